@@ -1,0 +1,38 @@
+# `make demo` and `make test` each make .venv and install into it; a second call finds it ready.
+
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+
+.PHONY: demo test check lint types fast format clean
+
+demo: $(READY)
+	$(BIN)/convarium demo
+
+test: $(READY)
+	$(BIN)/python -m pytest -n auto
+
+check: lint types fast
+
+lint: $(READY)
+	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks
+
+types: $(READY)
+	$(BIN)/mypy
+
+fast: $(READY)
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+format: $(READY)
+	$(BIN)/ruff check --fix src tests benchmarks
+	$(BIN)/ruff format src tests benchmarks
+
+# The exact versions that the tests passed with are in constraints.txt.
+$(READY): pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $(READY)
+
+clean:
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache convarium-demo

@@ -1,0 +1,44 @@
+"""Convarium: the classic convolutional networks, LeNet-5 to SENet, and the whole life of a classifier."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from convarium.anatomy.describe import describe as describe
+    from convarium.deploy.export import export as export
+    from convarium.deploy.predict import predict as predict
+    from convarium.deploy.predictor import Predictor as Predictor
+    from convarium.evaluation.evaluate import evaluate as evaluate
+    from convarium.explain.explain import explain as explain
+    from convarium.networks import create_model as create_model
+    from convarium.networks import list_models as list_models
+    from convarium.runs import load_run as load_run
+    from convarium.training.train import train as train
+
+# Public names and where they live; imported on first use, so that `import convarium` costs nothing.
+_PUBLIC = {
+    "Predictor": "deploy.predictor",
+    "create_model": "networks",
+    "describe": "anatomy.describe",
+    "evaluate": "evaluation.evaluate",
+    "explain": "explain.explain",
+    "export": "deploy.export",
+    "list_models": "networks",
+    "load_run": "runs",
+    "predict": "deploy.predict",
+    "train": "training.train",
+}
+
+__all__ = sorted(_PUBLIC)
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        return getattr(import_module(f"convarium.{_PUBLIC[name]}"), name)
+    raise AttributeError(f"module 'convarium' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_PUBLIC]

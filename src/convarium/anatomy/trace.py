@@ -1,0 +1,203 @@
+"""One run on the meta device, seen operation by operation: multiply-adds, shapes and receptive fields together.
+
+MACs are the multiply-adds of convolutions and matrix products, exactly half of what
+``torch.utils.flop_counter`` counts.
+Operations that do arithmetic of another kind (norms, activations, pooling, additions) are free in this convention; an
+operation that is in neither list is reported as not counted, never as a silent zero.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.flop_counter import flop_registry
+
+from convarium.network import GlobalPool, run_on_meta
+
+aten = torch.ops.aten
+
+POOLING = {aten.avg_pool2d, aten.max_pool2d_with_indices}
+FREE = {
+    *POOLING,
+    *(aten.native_batch_norm, aten.relu, aten.sigmoid, aten.tanh),
+    *(aten.add, aten.sub, aten.mul, aten.pow, aten.sum, aten.mean, aten.amax),
+    *(aten.cat, aten.detach, aten.index_select, aten.slice, aten.t, aten.unsqueeze, aten.view, aten.zeros_like),
+}
+
+
+@dataclass(frozen=True)
+class Field:
+    """What one unit sees along one axis: input pixels ``low`` to ``high`` for unit 0, shifted by ``jump`` per unit."""
+
+    low: int = 0
+    high: int = 0
+    jump: int = 1
+
+    @property
+    def size(self) -> int:
+        return self.high - self.low + 1
+
+    def window(self, kernel: int, stride: int, padding: int, dilation: int = 1) -> Field:
+        """Seen through a convolution or a pooling."""
+        reach = (kernel - 1) * dilation
+        return Field(self.low - padding * self.jump, self.high + (reach - padding) * self.jump, self.jump * stride)
+
+    def join(self, other: Field) -> Field:
+        """Seen by the sum or concatenation of two branches: from the first pixel of either to the last of either."""
+        return Field(min(self.low, other.low), max(self.high, other.high), max(self.jump, other.jump))
+
+
+Fields = tuple[Field, Field] | None  # height and width; None: the whole image
+
+
+@dataclass
+class Row:
+    """One module that does work itself, at one call."""
+
+    path: str
+    kind: str
+    shape: tuple[int, ...] = ()
+    macs: int = 0
+    activations: int = 0
+    fields: Fields = None
+
+
+@dataclass
+class Trace:
+    """``rows`` in the order of execution; ``not_counted``: operations without a rule, with how often each ran."""
+
+    rows: list[Row] = field(default_factory=list)
+    not_counted: Counter[str] = field(default_factory=Counter)
+
+
+def trace(model: nn.Module, input_size: tuple[int, int, int]) -> Trace:
+    """Run one image ``(C, H, W)`` through ``model`` on the meta device."""
+    recorder = _Recorder(model)
+    x = torch.empty(1, *input_size, device="meta")
+    recorder.remember(x, (Field(), Field()))
+    try:
+        with recorder:
+            run_on_meta(model, x)
+    finally:
+        recorder.close()
+    return recorder.trace
+
+
+class _Recorder(TorchDispatchMode):
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.trace = Trace()
+        self.stack: list[tuple[str, nn.Module]] = []
+        self.seen: dict[int, tuple[Tensor, Fields]] = {}  # holds the tensors, so that no id is used twice
+        self.hooks = []
+        for path, module in model.named_modules():
+            self.hooks.append(module.register_forward_pre_hook(self._enter(path)))
+            self.hooks.append(module.register_forward_hook(self._leave, always_call=True))
+
+    def _enter(self, path: str) -> Any:
+        def hook(module: nn.Module, _args: Any) -> None:
+            self.stack.append((path, module))
+
+        return hook
+
+    def _leave(self, *_args: Any) -> None:
+        self.stack.pop()
+
+    def close(self) -> None:
+        for hook in self.hooks:
+            hook.remove()
+
+    def remember(self, x: Tensor, fields: Fields) -> None:
+        self.seen[id(x)] = (x, fields)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        out = func(*args, **kwargs)
+        sources = [self.seen[id(x)][1] for x in _tensors(args) if id(x) in self.seen]
+        result = out[0] if isinstance(out, tuple | list) else out
+        if not sources or not isinstance(result, Tensor):
+            return out
+        packet = func.overloadpacket
+        fields = _seen_through(packet, args, result, sources)
+        self.remember(result, fields)
+        if self.stack:
+            self._record(packet, args, kwargs, out, result, fields)
+        return out
+
+    def _record(self, packet: Any, args: Any, kwargs: Any, out: Any, result: Tensor, fields: Fields) -> None:
+        path, module = self.stack[-1]
+        rows = self.trace.rows
+        if not rows or rows[-1].path != path:
+            rows.append(Row(path, _kind(module)))
+        row = rows[-1]
+        row.shape, row.fields = tuple(result.shape[1:]), fields
+        if packet in flop_registry:
+            row.macs += flop_registry[packet](*args, **kwargs, out_val=out) // 2
+            row.activations += result.numel()
+        elif packet not in FREE:
+            self.trace.not_counted[str(packet).removeprefix("aten.")] += 1
+
+
+def _tensors(args: Any) -> list[Tensor]:
+    flat = []
+    for arg in args:
+        flat += [x for x in arg if isinstance(x, Tensor)] if isinstance(arg, list | tuple) else [arg]
+    return [x for x in flat if isinstance(x, Tensor)]
+
+
+def _seen_through(packet: Any, args: Any, result: Tensor, sources: list[Fields]) -> Fields:
+    if result.ndim != 4:
+        return None  # flattened or averaged over the map: the whole image
+    local = [fields for fields in sources if fields is not None]
+    if not local or (len(local) < len(sources) and packet is not aten.mul):
+        return None  # a factor that saw the whole image is a gate, and counts as a constant
+    joined = local[0]
+    for other in local[1:]:
+        joined = (joined[0].join(other[0]), joined[1].join(other[1]))
+    if packet is aten.convolution:
+        kernel, (stride, padding, dilation) = args[1].shape[2:], args[3:6]
+        return _windows(joined, kernel, stride, padding, dilation)
+    if packet in POOLING:
+        kernel = args[1]
+        stride = args[2] if len(args) > 2 and args[2] else kernel
+        padding = args[3] if len(args) > 3 else (0, 0)
+        return _windows(joined, kernel, stride, padding, (1, 1))
+    if packet is aten.slice and args[1] in (2, 3):
+        axis = args[1] - 2
+        start, step = args[2] or 0, args[4] if len(args) > 4 else 1
+        moved = joined[axis].window(1, step, -start)
+        return (moved, joined[1]) if axis == 0 else (joined[0], moved)
+    return joined
+
+
+def _windows(fields: tuple[Field, Field], kernel: Any, stride: Any, padding: Any, dilation: Any) -> tuple[Field, Field]:
+    pairs = [list(value) * (2 // len(value)) for value in (kernel, stride, padding, dilation)]
+    return (
+        fields[0].window(*(pair[0] for pair in pairs)),
+        fields[1].window(*(pair[1] for pair in pairs)),
+    )
+
+
+def _kind(module: nn.Module) -> str:
+    """The layer as the papers' tables write it: ``conv 3x3/2``, ``max pool 2x2/2``, ``linear``."""
+    if isinstance(module, nn.Conv2d):
+        groups = f" in {module.groups} groups" if module.groups > 1 else ""
+        return "conv " + _window_text(module.kernel_size, module.stride) + groups
+    if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
+        pool = "max pool " if isinstance(module, nn.MaxPool2d) else "avg pool "
+        return pool + _window_text(module.kernel_size, module.stride or module.kernel_size)
+    if isinstance(module, GlobalPool):
+        return f"global {module.kind} pool" if module.kind in ("avg", "max") else module.kind
+    names = {nn.Linear: "linear", nn.BatchNorm2d: "batch norm"}
+    return names.get(type(module), type(module).__name__)
+
+
+def _window_text(kernel: Any, stride: Any) -> str:
+    kernel = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+    stride = stride[0] if isinstance(stride, tuple) else stride
+    return "x".join(map(str, kernel)) + (f"/{stride}" if stride > 1 else "")

@@ -1,0 +1,141 @@
+"""What a person sees in the terminal: tables and progress. Everything here goes through rich."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from convarium.anatomy.describe import Description, Part
+    from convarium.evaluation.evaluate import Evaluation
+    from convarium.listing import Listed
+
+
+def stderr() -> Console:
+    """Where progress and remarks go: plain when it is not a terminal or ``NO_COLOR`` is set."""
+    return Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def stdout() -> Console:
+    """Where results go; wide enough for every table when it is not a terminal."""
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = 200
+    return console
+
+
+def short(count: float) -> str:
+    """A count with three digits and a letter: ``3.86 G``, ``25.6 M``."""
+    for letter, unit in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
+        if abs(count) >= unit:
+            return f"{count / unit:.3g} {letter}"
+    return f"{count:.3g}"
+
+
+def table(*columns: str, title: str | None = None) -> Table:
+    """A plain table; columns whose heading begins with ``>`` are set to the right."""
+    made = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold", pad_edge=False)
+    for column in columns:
+        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+    return made
+
+
+def description_tables(described: Description) -> RenderableType:
+    """The paper's table, the totals, and what was published."""
+    size, layers = "x".join(map(str, described.input_size)), described.print_layers
+    parts = table(
+        "layer" if layers else "stage", "kind", ">output", ">params", ">MACs", ">activations", ">sees px", ">jump px",
+        title=f"{described.name} on {size}",
+    )  # fmt: skip
+    for part in described.layers if layers else described.stages:
+        parts.add_row(*_part_cells(part))
+    field = f"{described.receptive_field_px} px" if described.receptive_field_px else "the whole image"
+    totals = (
+        f"\n{described.params:,} parameters ({described.size_mib} MiB stored), {described.macs:,} MACs, "
+        f"{described.activations:,} activations; the last map sees {field}"
+    )
+    shown: list[RenderableType] = [parts, totals]
+    if described.not_counted:
+        names = ", ".join(f"{name} ({times}x)" for name, times in described.not_counted.items())
+        shown.append(f"not counted: {names}")
+    if described.published:
+        shown += ["", _published_table(described)]
+    if described.departures:
+        shown += ["", "Known implementations that differ:", *(f"- {line}" for line in described.departures)]
+    return Group(*shown)
+
+
+def _part_cells(part: Part) -> list[str]:
+    output = "x".join(map(str, part.output))
+    sees = "all" if part.receptive_field_px is None else str(part.receptive_field_px)
+    jump = "" if part.jump_px is None else str(part.jump_px)
+    counts = [f"{count:,}" for count in (part.params, part.macs, part.activations)]
+    return [part.name, part.kind, output, *counts, sees, jump]
+
+
+def _published_table(described: Description) -> Table:
+    ours = {"params": described.params, "macs": described.macs}
+    rows = table("published", ">value", ">ours", "where", "protocol, note")
+    for fact in described.published:
+        value = f"{fact.value:g} %" if fact.unit == "%" else f"{fact.value:,.0f}"
+        own = f"{ours[fact.quantity]:,}" if fact.quantity in ours else ""
+        rows.add_row(fact.quantity, value, own, fact.where, "; ".join(filter(None, (fact.protocol, fact.note))))
+    return rows
+
+
+@contextmanager
+def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr that appears after two seconds; yields a function to call with how many are done."""
+    began = time.monotonic()
+    bar = Progress(
+        TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=stderr(), transient=True
+    )
+    task = bar.add_task(what, total=total)
+
+    def tick(done: int) -> None:
+        bar.update(task, completed=done)
+        if bar.console.is_terminal and not bar.live.is_started and time.monotonic() - began > 2:
+            bar.start()
+
+    try:
+        yield tick
+    finally:
+        bar.stop()
+
+
+def evaluation_tables(evaluation: Evaluation) -> RenderableType:
+    """Errors, the classes, what they are taken for, and the surest mistakes."""
+    head = (
+        f"{evaluation.images:,} {evaluation.split} images of {evaluation.data}: top-1 error "
+        f"{evaluation.top1_error_percent:.2f} %, top-5 error {evaluation.top5_error_percent:.2f} %"
+    )
+    classes = table("class", ">images", ">error", "taken for")
+    for row in evaluation.per_class:
+        true = evaluation.class_names.index(row.name)
+        taken = [(count, name) for name, count in zip(evaluation.class_names, evaluation.confusion[true], strict=True)]
+        others = sorted(((c, n) for c, n in taken if c and n != row.name), reverse=True)[:4]
+        shown = ", ".join(f"{name} ({count})" for count, name in others)
+        classes.add_row(row.name, f"{row.images:,}", f"{row.error_percent:.2f} %", shown)
+    parts: list[RenderableType] = [head, "", classes]
+    if evaluation.mistakes:
+        surest = table("surest mistakes", "true", "predicted", ">probability")
+        for mistake in evaluation.mistakes:
+            surest.add_row(mistake.image, mistake.true, mistake.predicted, f"{100 * mistake.probability:.1f} %")
+        parts += ["", surest]
+    return Group(*parts)
+
+
+def listing_table(networks: list[Listed]) -> Table:
+    """The catalogue: what each network costs, what its paper reported, what it changed."""
+    rows = table("network", ">year", ">input", ">params", ">MACs", ">error", "protocol")
+    for row in networks:
+        error = "" if row.published_top1_error_percent is None else f"{row.published_top1_error_percent:g} %"
+        size = "x".join(map(str, row.input))
+        rows.add_row(row.name, str(row.year), size, short(row.params), short(row.macs), error, row.protocol)
+    return rows

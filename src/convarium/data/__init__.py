@@ -1,0 +1,1 @@
+"""Images in: data sets and their splits, decoding, preprocessing, augmentation."""

@@ -1,0 +1,115 @@
+"""Facts as data: one TOML file per paper holds what was published, where its networks come from, and checked counts.
+
+Published, implemented by us and measured by us are three separate things. A file here holds the first, and the
+reference counts (of the paper, a peer's network or a hand count, as ``counts.source`` says) that ours are held to.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import dataclass, fields
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from convarium.errors import DataError
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Where a network was published."""
+
+    title: str
+    authors: str
+    venue: str
+    year: int
+
+
+@dataclass(frozen=True)
+class Published:
+    """One figure as printed. ``value`` is in ``unit``; ``note`` says why a count of ours differs from it."""
+
+    quantity: str
+    value: float
+    unit: str
+    where: str
+    protocol: str = ""
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Reference counts for the paper's input, and who counted."""
+
+    params: int
+    macs: int
+    source: str
+
+
+@dataclass(frozen=True)
+class NetworkFacts:
+    """What is known of one network of the catalogue.
+
+    ``parents`` are catalogue names; ``changed`` says in one line what it changed over them; ``departures`` lists how
+    well-known implementations differ, with the cost; ``input`` is (channels, height, width).
+    """
+
+    name: str
+    paper: Paper
+    parents: tuple[str, ...]
+    changed: str
+    input: tuple[int, int, int]
+    counts: Counts
+    published: tuple[Published, ...] = ()
+    departures: tuple[str, ...] = ()
+
+    def printed(self, quantity: str) -> Published | None:
+        """The first published figure of that quantity."""
+        return next((fact for fact in self.published if fact.quantity == quantity), None)
+
+
+def find_facts(name: str) -> NetworkFacts | None:
+    """The facts of one network, or ``None`` for a network outside the catalogue."""
+    return all_facts().get(name)
+
+
+@cache
+def all_facts() -> dict[str, NetworkFacts]:
+    """Every network's facts by name, in the order of the files."""
+    found: dict[str, NetworkFacts] = {}
+    for file in sorted(files(__name__).iterdir(), key=lambda entry: entry.name):
+        if file.name.endswith(".toml"):
+            found |= read_facts(file.read_text(encoding="utf-8"), file.name)
+    return found
+
+
+def read_facts(text: str, file_name: str) -> dict[str, NetworkFacts]:
+    """The networks of one fact file.
+
+    Raises:
+        DataError: a key that is unknown or missing, named with its place.
+    """
+    data = tomllib.loads(text)
+    paper = _build(Paper, data["paper"], f"{file_name}, paper")
+    networks = {}
+    for name, entry in data["networks"].items():
+        where = f"{file_name}, {name}"
+        entry = dict(entry, name=name, paper=paper)
+        entry["counts"] = _build(Counts, entry.get("counts", {}), f"{where}, counts")
+        published = entry.get("published", [])
+        entry["published"] = tuple(_build(Published, row, f"{where}, published") for row in published)
+        for key in ("parents", "input", "departures"):
+            entry[key] = tuple(entry.get(key, ()))
+        networks[name] = _build(NetworkFacts, entry, where)
+    return networks
+
+
+def _build(kind: Any, entry: dict[str, Any], where: str) -> Any:
+    known = [f.name for f in fields(kind)]
+    for key in entry:
+        if key not in known:
+            raise DataError(f"{where}: unknown key {key!r}; keys: {', '.join(known)}")
+    try:
+        return kind(**entry)
+    except TypeError as error:
+        raise DataError(f"{where}: {str(error).partition(') ')[2]}") from None

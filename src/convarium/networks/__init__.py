@@ -1,0 +1,141 @@
+"""The catalogue: every network by name. Names resolve on use, so that listing them needs no torch."""
+
+from __future__ import annotations
+
+import fnmatch
+import inspect
+from collections.abc import Callable, Sequence
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+from convarium.errors import UsageError, nearest
+
+if TYPE_CHECKING:
+    from convarium.network import FeatureNetwork, Network
+
+# name -> ("module:builder", the builder's arguments). A string argument with a colon names a function of this folder.
+CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
+    # LeCun et al. 1998
+    "lenet5": ("lenet:lenet5", {}),
+    "lenet5_modern": ("lenet:lenet5_modern", {}),
+    # He et al. 2016
+    "resnet18": ("resnet:resnet", {"depth": 18}),
+    "resnet34": ("resnet:resnet", {"depth": 34}),
+    "resnet50": ("resnet:resnet", {"depth": 50}),
+    "resnet101": ("resnet:resnet", {"depth": 101}),
+    "resnet152": ("resnet:resnet", {"depth": 152}),
+    "resnet50_v1_5": ("resnet:resnet", {"depth": 50, "bottleneck": "resnet:bottleneck_v1_5"}),
+    "resnet101_v1_5": ("resnet:resnet", {"depth": 101, "bottleneck": "resnet:bottleneck_v1_5"}),
+    "resnet152_v1_5": ("resnet:resnet", {"depth": 152, "bottleneck": "resnet:bottleneck_v1_5"}),
+    "resnet20_cifar": ("resnet:resnet_cifar", {"depth": 20}),
+    "resnet32_cifar": ("resnet:resnet_cifar", {"depth": 32}),
+    "resnet44_cifar": ("resnet:resnet_cifar", {"depth": 44}),
+    "resnet56_cifar": ("resnet:resnet_cifar", {"depth": 56}),
+    "resnet110_cifar": ("resnet:resnet_cifar", {"depth": 110}),
+    # Hu, Shen, Sun 2018
+    "se_resnet18": ("senet:se_resnet", {"depth": 18}),
+    "se_resnet34": ("senet:se_resnet", {"depth": 34}),
+    "se_resnet50": ("senet:se_resnet", {"depth": 50}),
+    "se_resnet101": ("senet:se_resnet", {"depth": 101}),
+    "se_resnet152": ("senet:se_resnet", {"depth": 152}),
+    "se_resnet20_cifar": ("senet:se_resnet_cifar", {"depth": 20}),
+    "se_resnet56_cifar": ("senet:se_resnet_cifar", {"depth": 56}),
+    "se_resnet110_cifar": ("senet:se_resnet_cifar", {"depth": 110}),
+}
+
+# What the attention slot takes by name.
+ATTENTION: dict[str, str] = {
+    "se": "senet:SqueezeExcite",
+}
+
+
+def list_models(filter: str = "", exclude_filters: str | Sequence[str] = "") -> list[str]:
+    """Catalogue names that match the wildcard ``filter`` and none of ``exclude_filters``, in the catalogue's order."""
+    excluded = [exclude_filters] if isinstance(exclude_filters, str) else exclude_filters
+    return [
+        name
+        for name in CATALOGUE
+        if fnmatch.fnmatch(name, filter or "*") and not any(fnmatch.fnmatch(name, pattern) for pattern in excluded)
+    ]
+
+
+def check_name(name: str) -> str:
+    """``name`` itself, or a :class:`UsageError` with the nearest names."""
+    if name not in CATALOGUE:
+        raise UsageError(f"no network named {name!r}; {nearest(name, CATALOGUE)} (all: convarium list)")
+    return name
+
+
+def resolve(address: str) -> Any:
+    """``"module:attribute"`` of this folder."""
+    module, attribute = address.split(":")
+    return getattr(import_module(f"{__name__}.{module}"), attribute)
+
+
+@overload
+def create_model(name: str, *, features_only: Literal[False] = False, **arguments: Any) -> Network: ...
+@overload
+def create_model(name: str, *, features_only: Literal[True], **arguments: Any) -> FeatureNetwork: ...
+def create_model(
+    name: str,
+    *,
+    num_classes: int | None = None,
+    in_chans: int | None = None,
+    attention: str | Callable[[int], Any] | None = None,
+    weights: str | None = None,
+    features_only: bool = False,
+    out_indices: Sequence[int] | None = None,
+    global_pool: str | None = None,
+    **arguments: Any,
+) -> Network | FeatureNetwork:
+    """Build a network of the catalogue.
+
+    Args:
+        name: a catalogue name (``list_models()``).
+        num_classes: outputs; ``None`` means the paper's number, 0 returns pooled features.
+        in_chans: input channels; ``None`` means the paper's number.
+        attention: a name (``"se"``) or ``channels -> module``, put at the end of every residual branch or convolution.
+        weights: a run folder or a ``.safetensors`` file, loaded strictly.
+        features_only: return the maps at each reduction instead of logits.
+        out_indices: which of those maps.
+        global_pool: ``"avg"``, ``"max"``, ``"flatten"``, or ``""`` (with ``num_classes=0``) for the map itself.
+        arguments: the builder's own (``conv``, ``act``, ...).
+
+    Raises:
+        UsageError: a name, argument or pool that does not exist, with those that do.
+        DataError: weights that are not this network's.
+    """
+    address, own = CATALOGUE[check_name(name)]
+    builder = resolve(address)
+    given = dict(num_classes=num_classes, in_chans=in_chans, attention=_attention(attention), **arguments)
+    given = {key: value for key, value in given.items() if value is not None}
+    accepted = [key for key in inspect.signature(builder).parameters if key not in own]
+    for key in given:
+        if key not in accepted:
+            raise UsageError(f"{name} takes no argument {key!r}; it takes: {', '.join(accepted)}")
+    if given.get("in_chans", 1) < 1:
+        raise UsageError(f"in_chans must be 1 or more; got {in_chans}")
+    fixed = {key: resolve(value) if isinstance(value, str) and ":" in value else value for key, value in own.items()}
+    network: Network = builder(**fixed, **given)
+    network.name = name
+    network.arguments = {key: value for key, value in {**given, "attention": attention}.items() if value is not None}
+    if global_pool is not None:
+        network.reset_classifier(network.num_classes, global_pool)
+        network.arguments["global_pool"] = global_pool
+    if weights is not None:
+        from convarium.runs import load_weights
+
+        load_weights(network, weights)
+    if features_only:
+        from convarium.network import FeatureNetwork
+
+        return FeatureNetwork(network, out_indices)
+    return network
+
+
+def _attention(attention: str | Callable[[int], Any] | None) -> Callable[[int], Any] | None:
+    if isinstance(attention, str):
+        if attention not in ATTENTION:
+            raise UsageError(f"no attention named {attention!r}; {nearest(attention, ATTENTION)}")
+        return resolve(ATTENTION[attention])
+    return attention

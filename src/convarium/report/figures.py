@@ -1,0 +1,143 @@
+"""Figures with matplotlib: as objects, as SVG that takes the page's colours, as PNG."""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# Okabe and Ito's colours: distinct for colour-blind readers, legible on light and dark.
+COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6BB1", "#999999")
+# Stands for the text colour of the page in SVG; no drawn thing uses it otherwise.
+INK = "#010203"
+
+
+def new_figure(width: float, height: float, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+    """A figure of ``width`` x ``height`` inches without a window, and its axes."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    axes = figure.subplots(1, columns, **options)
+    for each in np.atleast_1d(axes):
+        each.spines[["top", "right"]].set_visible(False)
+        for part in (*each.spines.values(), each.xaxis.label, each.yaxis.label, each.title):
+            part.set_color(INK)
+        each.tick_params(colors=INK)
+    return figure, axes
+
+
+def to_svg(figure: Figure) -> str:
+    """Inline SVG on a transparent ground, in the page's text colour and font."""
+    import matplotlib
+
+    held = io.StringIO()
+    # The salt makes the ids of one figure differ from those of the next on the same page.
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": str(id(figure))}):
+        figure.savefig(held, format="svg", transparent=True, metadata={"Date": None})
+    svg = held.getvalue()
+    svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
+    return svg.replace(INK, "currentColor")
+
+
+def to_png(figure: Figure) -> bytes:
+    """PNG on white, 120 dots an inch."""
+    held = io.BytesIO()
+    figure.savefig(held, format="png", dpi=120)
+    return held.getvalue()
+
+
+def curves_figure(histories: dict[str, list[dict[str, Any]]]) -> Figure:
+    """Training loss and held-out error over the epochs, one line per run."""
+    figure, (loss, error) = new_figure(9, 3.2, columns=2)
+    for (name, rows), colour in zip(histories.items(), _cycle(len(histories)), strict=True):
+        epochs = [row["epoch"] for row in rows]
+        loss.plot(epochs, [row["train_loss"] for row in rows], color=colour, label=name)
+        error.plot(epochs, [row["val_top1_error_percent"] for row in rows], color=colour, label=name)
+    loss.set(title="training loss", xlabel="epoch", yscale="log")
+    error.set(title="held-out top-1 error, %", xlabel="epoch")
+    error.set_ylim(bottom=0)
+    if len(histories) > 1:
+        error.legend(frameon=False, labelcolor=INK)
+    for axes in (loss, error):
+        axes.xaxis.get_major_locator().set_params(integer=True)
+    return figure
+
+
+def accuracy_figure(points: Sequence[tuple[str, float, float, float]]) -> Figure:
+    """Error against multiply-adds, circles sized by parameters: rows of (name, MACs, error in per cent, parameters)."""
+    figure, axes = new_figure(7, 3.8)
+    largest = max(params for *_, params in points)
+    top = max(error for _, _, error, _ in points)
+    for (name, macs, error, params), colour in zip(points, _cycle(len(points)), strict=True):
+        area = 60 + 1200 * params / largest
+        axes.scatter([macs], [error], s=area, color=colour, alpha=0.75, linewidths=0)
+        axes.annotate(
+            f"{name}\n{params / 1e3:,.0f} k parameters", (macs, error), xytext=(0, 6 + area**0.5 / 2),
+            textcoords="offset points", ha="center", va="bottom", color=INK, fontsize=8,
+        )  # fmt: skip
+    axes.set(xscale="log", xlabel="multiply-adds per image", ylabel="held-out top-1 error, %")
+    axes.margins(x=0.25)
+    axes.set_ylim(-0.08 * max(top, 0.5), 1.6 * max(top, 0.5))
+    return figure
+
+
+def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
+    """Counts, true class down and predicted class across; shade by the part of the true class."""
+    counts = np.asarray(confusion)
+    parts = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = min(9.0, 2.2 + 0.34 * len(class_names))
+    figure, axes = new_figure(side, side * 0.92)
+    axes.imshow(parts, cmap="Blues", vmin=0, vmax=1, alpha=0.85)
+    if len(class_names) <= 30:
+        for (i, j), count in np.ndenumerate(counts):
+            if count:
+                colour = "white" if parts[i, j] > 0.5 else "#D55E00" if i != j else INK
+                axes.text(j, i, str(count), ha="center", va="center", color=colour, fontsize=8)
+        axes.set_xticks(range(len(class_names)), class_names, rotation=90 if max(map(len, class_names)) > 3 else 0)
+        axes.set_yticks(range(len(class_names)), class_names)
+    axes.set(xlabel="predicted", ylabel="true")
+    return figure
+
+
+def explanation_figure(
+    seen: np.ndarray, heat: np.ndarray, class_names: Sequence[str], probabilities: np.ndarray, target: str, stage: str
+) -> Figure:
+    """The image as the network sees it, the evidence over it, and the five likeliest classes.
+
+    Args:
+        seen: ``(H, W, C)`` in 0..1.
+        heat: ``(H, W)`` in 0..1.
+        class_names: one per output.
+        probabilities: ``(classes,)``.
+        target: the class that the heat speaks of.
+        stage: where it was taken.
+    """
+    figure, (left, middle, right) = new_figure(8.4, 2.9, columns=3)
+    grey = seen[..., 0] if seen.shape[2] == 1 else seen
+    for axes in (left, middle):
+        axes.imshow(grey, cmap="gray", vmin=0, vmax=1)
+        axes.set_axis_off()
+    middle.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.55)
+    left.set_title("what the network sees", fontsize=10)
+    middle.set_title(f"evidence for {target!r} at {stage}", fontsize=10)
+    order = np.argsort(-probabilities)[:5]
+    values = 100 * probabilities[order]
+    right.barh(range(len(order)), values, color=[COLOURS[0] if class_names[i] == target else "#999999" for i in order])
+    right.set_yticks(range(len(order)), [class_names[i] for i in order])
+    right.invert_yaxis()
+    right.set(xlim=(0, 118), xticks=[0, 50, 100])
+    right.set_title("probability, %", fontsize=10)
+    for place, value in enumerate(values):
+        right.text(value + 2, place, f"{value:.1f}", va="center", fontsize=8, color=INK)
+    return figure
+
+
+def _cycle(count: int) -> list[str]:
+    return [COLOURS[i % len(COLOURS)] for i in range(count)]

@@ -1,0 +1,1 @@
+"""Training: the recipe, the loop, checkpoints that survive anything, and the verb that joins them."""

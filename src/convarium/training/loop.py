@@ -1,0 +1,226 @@
+"""The training loop. Every random number is keyed on the seed and a position (epoch, image, step), so a run that was
+stopped anywhere goes on to the same weights, bit for bit, on the same machine with the same number of threads."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from convarium.atomic import write_text
+from convarium.data.augment import Augmentation, augment, draw, shuffle
+from convarium.data.loading import ImageStore
+from convarium.data.preprocess import Preprocessing
+from convarium.errors import ConvariumError
+from convarium.runs import METRICS
+from convarium.training.checkpoint import load_checkpoint, save_checkpoint
+from convarium.training.interrupt import stop_on_signals
+from convarium.training.optimizer import learning_rate, make_average, make_optimizer
+from convarium.training.recipe import Recipe
+
+CHECKPOINT_SECONDS = 300.0
+
+
+class Reporter(Protocol):
+    """Who is told how the training goes."""
+
+    def on_step(self, epoch: int, step: int, steps: int, totals: Totals) -> None: ...
+
+    def on_epoch(self, row: dict[str, Any]) -> None: ...
+
+    def say(self, line: str) -> None: ...
+
+
+@dataclass
+class Totals:
+    """Sums over the part of an epoch that is done."""
+
+    images: int = 0
+    loss: float = 0.0
+    correct: int = 0
+    seconds: float = 0.0
+
+    def add(self, loss: Tensor, logits: Tensor, labels: Tensor, seconds: float) -> None:
+        self.images += len(labels)
+        self.loss += loss.item() * len(labels)
+        self.correct += int((logits.argmax(1) == labels).sum())
+        self.seconds += seconds
+
+    @property
+    def mean_loss(self) -> float:
+        return self.loss / max(1, self.images)
+
+    @property
+    def error_percent(self) -> float:
+        return 100 - 100 * self.correct / max(1, self.images)
+
+
+@dataclass
+class Progress:
+    """Where a training stands; what a checkpoint holds beside tensors."""
+
+    epoch: int = 0
+    step: int = 0
+    totals: dict[str, Any] = field(default_factory=dict)
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+def fit(
+    model: nn.Module,
+    recipe: Recipe,
+    preprocessing: Preprocessing,
+    train: ImageStore,
+    val: ImageStore,
+    folder: Path,
+    reporter: Reporter,
+    how_to_resume: str,
+    device: str = "cpu",
+) -> tuple[nn.Module, list[dict[str, Any]]]:
+    """Train ``model``, going on from the last checkpoint in ``folder`` when there is one.
+
+    Args:
+        model: the network, freshly initialised under the recipe's seed.
+        recipe: how.
+        preprocessing: mean and standard deviation to normalise by.
+        train: uint8 images ``(C, side, side)``.
+        val: preprocessed images ``(C, size, size)``.
+        folder: the run folder.
+        reporter: told after every step and epoch.
+        how_to_resume: the command to name when the training is stopped.
+        device: where the arithmetic runs.
+
+    Returns:
+        The network to keep (the moving average where the recipe has one), and one row per epoch.
+
+    Raises:
+        Interrupted: stopped by a signal, after a checkpoint.
+        ConvariumError: the loss became NaN or infinite; nothing of that step is saved.
+    """
+    model.to(device).train()
+    optimizer, average = make_optimizer(model, recipe), make_average(model, recipe)
+    parts: dict[str, Any] = {"model": model, "optimizer": optimizer} | ({"average": average} if average else {})
+    checkpoints = folder / "checkpoints"
+    stored, damaged = load_checkpoint(checkpoints, parts)
+    for line in damaged:
+        reporter.say(f"{line}; going on from the one before")
+    progress = Progress(**{key: stored[key] for key in asdict(Progress())}) if stored else Progress()
+    if stored:
+        reporter.say(f"going on from epoch {progress.epoch + 1}, step {progress.step + 1}")
+
+    batch = min(recipe.batch_size, len(train))
+    steps = len(train) // batch  # a last, smaller batch is left out; another order comes each epoch
+    normalise = _normaliser(preprocessing, device)
+    how = Augmentation(recipe.rotation, (1 / recipe.scale, recipe.scale), recipe.shift, recipe.flip)
+
+    def save(totals: Totals) -> None:
+        state = asdict(Progress(progress.epoch, progress.step, asdict(totals), progress.history))
+        save_checkpoint(checkpoints, progress.epoch * steps + progress.step, parts, state)
+
+    saved = time.monotonic()
+    with stop_on_signals() as request, _deterministic():
+        while progress.epoch < recipe.epochs:
+            totals = Totals(**progress.totals)
+            draws = draw(recipe.seed, progress.epoch, len(train))
+            order = shuffle(recipe.seed, progress.epoch, len(train)).split(batch)[progress.step : steps]
+            for places, images in zip(order, train.batches(order), strict=True):
+                began = time.perf_counter()
+                moment = progress.epoch + progress.step / steps
+                torch.manual_seed(recipe.seed + 2**32 * (progress.epoch * steps + progress.step))
+                moved = augment(images.float(), draws[places], how, recipe.image_size)
+                labels = train.labels[places].to(device)
+                loss, logits = _step(model, optimizer, normalise(moved), labels, recipe, moment)
+                if not math.isfinite(loss.item()):
+                    raise ConvariumError(
+                        f"the loss became {loss.item()} in epoch {progress.epoch + 1}: lower --learning-rate "
+                        f"(now {recipe.learning_rate}) or raise --warmup-epochs; the last checkpoint is whole"
+                    )
+                if average:
+                    average.update_parameters(model)
+                progress.step += 1
+                totals.add(loss, logits, labels, time.perf_counter() - began)
+                reporter.on_step(progress.epoch, progress.step, steps, totals)
+                if request.signal or time.monotonic() - saved > CHECKPOINT_SECONDS:
+                    save(totals)
+                    saved = time.monotonic()
+                    request.raise_if_asked(f"stopped; a checkpoint is written; to go on: {how_to_resume}")
+            row = _row(progress, totals, average or model, val, recipe, device)
+            progress.history.append(row)
+            progress.epoch, progress.step, progress.totals = progress.epoch + 1, 0, {}
+            save(Totals())
+            write_text(folder / METRICS, "".join(json.dumps(each) + "\n" for each in progress.history))
+            reporter.on_epoch(row)
+            request.raise_if_asked(f"stopped; a checkpoint is written; to go on: {how_to_resume}")
+    return (average.module if average else model), progress.history
+
+
+def _step(
+    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, recipe: Recipe, moment: float
+) -> tuple[Tensor, Tensor]:
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate(recipe, moment)
+    logits = model(images)
+    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    if torch.isfinite(loss):
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return loss.detach(), logits.detach()
+
+
+def _row(
+    progress: Progress, totals: Totals, model: nn.Module, val: ImageStore, recipe: Recipe, device: str
+) -> dict[str, Any]:
+    loss, top1, top5 = validate(model, val, device)
+    return {
+        "epoch": progress.epoch + 1,
+        "learning_rate": learning_rate(recipe, progress.epoch),
+        "train_loss": round(totals.mean_loss, 6),
+        "train_top1_error_percent": round(totals.error_percent, 4),
+        "val_loss": round(loss, 6),
+        "val_top1_error_percent": round(top1, 4),
+        "val_top5_error_percent": round(top5, 4),
+        "images_per_second": round(totals.images / max(totals.seconds, 1e-9), 1),
+        "seconds": round(totals.seconds, 3),
+    }
+
+
+@torch.no_grad()
+def validate(model: nn.Module, store: ImageStore, device: str = "cpu") -> tuple[float, float, float]:
+    """Mean cross entropy, top-1 and top-5 error in per cent, over preprocessed images."""
+    training = model.training
+    model.eval()
+    loss, wrong1, wrong5 = 0.0, 0, 0
+    order = torch.arange(len(store)).split(128)
+    for places, images in zip(order, store.batches(order), strict=True):
+        logits, labels = model(images.to(device)), store.labels[places].to(device)
+        loss += F.cross_entropy(logits, labels, reduction="sum").item()
+        ranked = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
+        wrong1 += int((~ranked[:, 0]).sum())
+        wrong5 += int((~ranked.any(1)).sum())
+    model.train(training)
+    return loss / len(store), 100 * wrong1 / len(store), 100 * wrong5 / len(store)
+
+
+def _normaliser(preprocessing: Preprocessing, device: str) -> Callable[[Tensor], Tensor]:
+    mean = 255 * torch.tensor(preprocessing.mean).view(-1, 1, 1)
+    std = 255 * torch.tensor(preprocessing.std).view(-1, 1, 1)
+    return lambda images: ((images - mean) / std).to(device)
+
+
+class _deterministic:
+    """Deterministic algorithms within the block; an operation that has none only warns."""
+
+    def __enter__(self) -> None:
+        self.before = torch.are_deterministic_algorithms_enabled()
+        torch.use_deterministic_algorithms(True, warn_only=True)
+
+    def __exit__(self, *_: object) -> None:
+        torch.use_deterministic_algorithms(self.before)

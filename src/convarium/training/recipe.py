@@ -1,0 +1,131 @@
+"""A recipe: everything that decides the result of a training, as plain data, in a file beside the weights."""
+
+from __future__ import annotations
+
+import tomllib
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from convarium.atomic import write_text
+from convarium.errors import DataError, UsageError
+
+Optimizer = Literal["sgd", "adamw", "rmsprop"]
+Schedule = Literal["cosine", "step"]
+
+LEARNING_RATES: dict[str, float] = {"sgd": 0.05, "adamw": 0.002, "rmsprop": 0.001}
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A training, resolved: no field is left to be decided.
+
+    ``rotation`` in degrees, ``shift`` in parts of the side, ``scale`` as the largest magnification (and its inverse the
+    smallest); ``ema`` is the decay of the weights' moving average (0: none); ``warmup_epochs`` of rising learning rate;
+    ``threads`` for the arithmetic of one operation.
+    """
+
+    model: str
+    data: str
+    image_size: int
+    epochs: int
+    batch_size: int
+    optimizer: Optimizer
+    learning_rate: float
+    schedule: Schedule
+    warmup_epochs: float
+    momentum: float
+    weight_decay: float
+    label_smoothing: float
+    ema: float
+    rotation: float
+    scale: float
+    shift: float
+    flip: bool
+    attention: str
+    seed: int
+    threads: int
+
+
+def default_recipe(model: str, data: str, images: int, image_size: int, natural: bool) -> Recipe:
+    """Sensible settings for ``images`` training images; ``natural`` images may be mirrored, characters may not."""
+    return Recipe(
+        model=model,
+        data=data,
+        image_size=image_size,
+        epochs=max(5, min(60, round(30_000 / images))),
+        batch_size=32 if images < 10_000 else 128,
+        optimizer="adamw",
+        learning_rate=LEARNING_RATES["adamw"],
+        schedule="cosine",
+        warmup_epochs=1.0,
+        momentum=0.9,
+        weight_decay=0.02,
+        label_smoothing=0.1,
+        ema=0.0,
+        rotation=10.0,
+        scale=1.1,
+        shift=0.08,
+        flip=natural,
+        attention="",
+        seed=0,
+        threads=0,
+    )
+
+
+def resolve(default: Recipe, given: dict[str, Any]) -> Recipe:
+    """``default`` with what the user gave (what is not ``None``).
+
+    Raises:
+        UsageError: a value out of its range.
+    """
+    given = {key: value for key, value in given.items() if value is not None}
+    if "optimizer" in given and "learning_rate" not in given:
+        given["learning_rate"] = LEARNING_RATES[given["optimizer"]]
+    recipe = replace(default, **given)
+    limits = {
+        "image_size": (1, 4096), "epochs": (1, 100_000), "batch_size": (1, 65_536), "learning_rate": (0, 100),
+        "warmup_epochs": (0, recipe.epochs), "momentum": (0, 1), "weight_decay": (0, 1), "label_smoothing": (0, 1),
+        "ema": (0, 1), "rotation": (0, 180), "scale": (1, 10), "shift": (0, 1), "threads": (0, 1024),
+        "seed": (0, 2**32 - 1),
+    }  # fmt: skip
+    for name, (low, high) in limits.items():
+        value = getattr(recipe, name)
+        if not low <= value <= high:
+            raise UsageError(f"--{name.replace('_', '-')} must be between {low} and {high}; got {value}")
+    return recipe
+
+
+def check_same(stored: Recipe, given: dict[str, Any]) -> None:
+    """Refuse to resume under options that differ from those the run began with.
+
+    Raises:
+        UsageError: names the option and both values.
+    """
+    for name, value in given.items():
+        begun = getattr(stored, name)
+        if value is not None and value != begun:
+            option = f"--{name.replace('_', '-')}" if name != "data" else "the data"
+            raise UsageError(f"the run began with {option} {begun}, and a resumed run keeps it; got {value}")
+
+
+def write_recipe(path: Path, recipe: Recipe, record: dict[str, Any]) -> None:
+    """``recipe.toml``: the recipe, and a record of the circumstances (command, versions, data hash)."""
+    import tomli_w
+
+    write_text(path, tomli_w.dumps({"recipe": asdict(recipe), "record": record}))
+
+
+def read_recipe(path: Path) -> tuple[Recipe, dict[str, Any]]:
+    """The recipe and the record of a run.
+
+    Raises:
+        DataError: no such file, or one that does not hold a recipe.
+    """
+    try:
+        stored = tomllib.loads(path.read_text(encoding="utf-8"))
+        return Recipe(**{f.name: stored["recipe"][f.name] for f in fields(Recipe)}), stored["record"]
+    except FileNotFoundError:
+        raise DataError(f"no recipe at {path}: {path.parent} is not a run that can be resumed") from None
+    except (KeyError, TypeError, tomllib.TOMLDecodeError) as error:
+        raise DataError(f"{path} does not hold a recipe: {error}") from None

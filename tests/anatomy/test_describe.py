@@ -1,0 +1,131 @@
+"""Counts against torch's own counter and hand arithmetic; receptive fields against the gradient."""
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from convarium import create_model, describe, list_models
+from convarium.anatomy.trace import trace
+from convarium.errors import UsageError
+from convarium.facts import all_facts
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_totals_equal_the_reference_and_the_rows(name):
+    described = describe(name)
+    counts = all_facts()[name].counts
+    assert (described.params, described.macs) == (counts.params, counts.macs)
+    assert described.not_counted == {}
+    for rows in (described.stages, described.layers):
+        assert sum(row.params for row in rows) == described.params
+        assert sum(row.macs for row in rows) == described.macs
+        assert sum(row.activations for row in rows) == described.activations
+
+
+@pytest.mark.parametrize("size", [(3, 64, 96), (3, 224, 224)])
+def test_macs_are_half_of_what_torch_counts_at_any_size(size):
+    network = create_model("se_resnet18").eval()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        network(torch.empty(1, *size))
+    assert describe(network, input_size=size).macs * 2 == counter.get_total_flops()
+
+
+def test_a_network_in_training_mode_is_left_as_it_was():
+    network = create_model("resnet20_cifar").train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    describe(network)
+    assert all(module.training for module in network.modules())
+    assert all(torch.equal(before[key], value) for key, value in network.state_dict().items())
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
+
+
+def test_an_operation_without_a_rule_is_reported():
+    class Odd(nn.Module):
+        def forward(self, x):
+            return torch.special.erfcx(x)
+
+    assert dict(trace(Odd(), (1, 4, 4)).not_counted) == {"special_erfcx": 1}
+
+
+def measured_field(network, stage, side):
+    """Width in pixels that one unit's value depends on, with all weights positive and in double precision."""
+    network = network.double().eval()
+    for parameter in network.parameters():
+        parameter.data.abs_().add_(0.01)
+    for module in [m for m in network.modules() if isinstance(m, nn.ModuleDict | nn.Sequential)]:
+        for name, child in module.named_children():
+            if isinstance(child, nn.MaxPool2d):  # its gradient reaches one pixel of the window; a mean's reaches all
+                setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
+    x = torch.rand(1, network.input_size[0], network.min_input_size, side, dtype=torch.double).requires_grad_()
+    # The gates are constants, so their part of the gradient is left out.
+    gates = [m for m in network.modules() if type(m).__name__ == "SqueezeExcite"]
+    handles = [gate.register_forward_hook(lambda m, inputs, out: inputs[0]) for gate in gates]
+    (maps,) = network.forward_intermediates(x, [stage], stop_early=True, intermediates_only=True)
+    middle = maps.shape[3] // 2
+    maps[0, :, maps.shape[2] // 2, middle].sum().backward()
+    for handle in handles:
+        handle.remove()
+    columns = x.grad.abs().sum((0, 1, 2)).nonzero().flatten()
+    assert columns[0] > 0 and columns[-1] < side - 1, "the strip is too narrow"
+    return int(columns[-1] - columns[0] + 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("lenet5", 96),
+        ("lenet5_modern", 96),
+        ("resnet18", 900),
+        ("resnet50", 1000),
+        ("resnet50_v1_5", 900),
+        ("se_resnet20_cifar", 200),
+        ("resnet56_cifar", 500),
+    ],
+)
+def test_receptive_fields_equal_the_measured_ones(name, side):
+    described = {row.name: row.receptive_field_px for row in describe(name).stages}
+    for stage in described.keys() - {"pool", "F6", "classifier"}:
+        assert measured_field(create_model(name, act=nn.Identity), stage, side) == described[stage], stage
+
+
+def test_known_receptive_fields():
+    assert describe("resnet152").receptive_field_px == 1507
+    assert describe("lenet5").receptive_field_px == 32  # C5 sees the whole input
+    stacked = nn.Sequential(nn.Conv2d(1, 1, 3), nn.Conv2d(1, 1, 3), nn.Conv2d(1, 1, 3))
+    sizes = [row.fields[0].size for row in trace(stacked, (1, 9, 9)).rows]
+    assert sizes == [3, 5, 7]
+
+
+def test_lenet_by_hand():
+    rows = {row.name: row for row in describe("lenet5").stages}
+    assert [rows[n].macs for n in ("C1", "C3", "C5", "F6", "classifier")] == [117_600, 150_000, 48_000, 10_080, 840]
+    assert [rows[n].jump_px for n in ("C1", "S2", "C3", "S4")] == [1, 2, 2, 4]
+
+
+def test_published_figures_stand_beside():
+    printed = {fact.quantity: fact.value for fact in describe("lenet5").published}
+    assert printed["params"] == 60_000 and printed["connections"] == 340_908
+
+
+def test_other_sizes():
+    assert describe("resnet20_cifar", input_size=16).input_size == (3, 16, 16)
+    assert describe("resnet20_cifar", input_size=(1, 16, 24)).stages[0].output == (16, 16, 24)
+    with pytest.raises(UsageError, match="at least 32x32"):
+        describe("resnet50", input_size=16)
+    with pytest.raises(UsageError, match="input size must be"):
+        describe("resnet50", input_size=(1, 2, 3, 4))
+
+
+@pytest.mark.slow
+def test_describing_a_large_network_allocates_no_weights():
+    """The weights of resnet152 are 230 MiB; describing it costs under 60 MiB beyond what describing LeNet-5 costs."""
+    code = (
+        "import resource; from convarium import describe; peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "describe('lenet5'); before = peak(); describe('resnet152'); print(peak() - before)"
+    )
+    grown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert int(grown) < 60 * 1024
