@@ -41,5 +41,7 @@ def run(images: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     from convarium import train
 
     output = tmp_path_factory.mktemp("runs") / "resnet20"
-    train(str(images), model="resnet20_cifar", output=output, image_size=16, epochs=4, batch_size=8, threads=1, flip=False)
+    train(
+        str(images), model="resnet20_cifar", output=output, image_size=16, epochs=4, batch_size=8, threads=1, flip=False
+    )
     return output

@@ -106,7 +106,8 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
     try:
         yield tick
     finally:
-        bar.stop()
+        if bar.live.is_started:
+            bar.stop()
 
 
 def evaluation_tables(evaluation: Evaluation) -> RenderableType:

@@ -205,8 +205,8 @@ def _bars() -> Iterator[Any]:
 
 
 def _epochs(folder: Path) -> int:
+    from convarium.recipe import read_recipe
     from convarium.runs import RECIPE
-    from convarium.training.recipe import read_recipe
 
     return read_recipe(folder / RECIPE)[0].epochs
 

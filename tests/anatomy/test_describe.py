@@ -124,7 +124,8 @@ def test_other_sizes():
 def test_describing_a_large_network_allocates_no_weights():
     """The weights of resnet152 are 230 MiB; describing it costs under 60 MiB beyond what describing LeNet-5 costs."""
     code = (
-        "import resource; from convarium import describe; peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss;"
+        "from convarium import describe; from resource import RUSAGE_SELF, getrusage;"
+        "peak = lambda: getrusage(RUSAGE_SELF).ru_maxrss;"
         "describe('lenet5'); before = peak(); describe('resnet152'); print(peak() - before)"
     )
     grown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout

@@ -43,7 +43,7 @@ def test_connections():
 
 
 def test_table_1_has_the_papers_structure():
-    """Six maps read three neighbours in a ring, six read four, three read four that are not neighbours, one reads all."""
+    """Six maps read three neighbours in a ring, six read four, three four that are not neighbours, one all."""
     assert [len(maps) for maps in C3_TABLE] == [3] * 6 + [4] * 9 + [6]
     ring = lambda start, count: {(start + i) % 6 for i in range(count)}  # noqa: E731
     assert [set(maps) for maps in C3_TABLE[:6]] == [ring(i, 3) for i in range(6)]
@@ -62,7 +62,9 @@ def test_c3_reads_only_the_maps_of_the_table():
 
 def test_squashing_function():
     squash = ScaledTanh()
-    torch.testing.assert_close(squash(torch.tensor([-1.0, 0.0, 1.0])), torch.tensor([-1.0, 0.0, 1.0]), atol=1e-4, rtol=0)
+    torch.testing.assert_close(
+        squash(torch.tensor([-1.0, 0.0, 1.0])), torch.tensor([-1.0, 0.0, 1.0]), atol=1e-4, rtol=0
+    )
     assert abs(squash(torch.tensor(100.0)).item() - 1.7159) < 1e-6
 
 
@@ -79,7 +81,9 @@ def test_logits_are_minus_the_squared_distances():
     layer, x = RBF(84, 10), 1.7 * torch.randn(5, 84)
     codes = layer.codes
     assert set(codes.unique().tolist()) == {-1.0, 1.0} and not list(layer.parameters())
-    torch.testing.assert_close(layer(x), -torch.cdist(x.double(), codes.double()).square().float(), rtol=1e-5, atol=1e-3)
+    torch.testing.assert_close(
+        layer(x), -torch.cdist(x.double(), codes.double()).square().float(), rtol=1e-5, atol=1e-3
+    )
     assert layer(codes).argmax(1).tolist() == list(range(10))
 
 
@@ -92,7 +96,11 @@ def test_codes_of_other_classes_are_fixed_and_distinct():
 def test_initial_weights_lie_within_the_papers_bounds():
     torch.manual_seed(0)
     network = create_model("lenet5")
-    for layer, fan_in in ((network.stages.C1.conv, 25), (network.stages.C5.conv, 400), (network.head.hidden.F6.fc, 120)):
+    for layer, fan_in in (
+        (network.stages.C1.conv, 25),
+        (network.stages.C5.conv, 400),
+        (network.head.hidden.F6.fc, 120),
+    ):
         assert layer.weight.abs().max() <= 2.4 / fan_in
         assert layer.weight.std() > 0.9 * 2.4 / fan_in / 3**0.5
 

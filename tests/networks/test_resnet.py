@@ -66,7 +66,9 @@ def test_v1_and_v1_5_share_every_key_and_shape_but_not_the_function():
 
 def test_projections_stand_only_where_the_shape_changes():
     network = on_meta("resnet50")
-    found = [name for name, m in network.named_modules() if name.endswith("shortcut") and not isinstance(m, nn.Identity)]
+    found = [
+        name for name, m in network.named_modules() if name.endswith("shortcut") and not isinstance(m, nn.Identity)
+    ]
     assert found == [f"stages.conv{i}_x.0.shortcut" for i in (2, 3, 4, 5)]
     identity = on_meta("resnet18").stages.conv2_x[0].shortcut
     assert isinstance(identity, nn.Identity)

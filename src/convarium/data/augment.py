@@ -25,9 +25,9 @@ class Augmentation:
         flip: mirror half of the images.
     """
 
-    rotation: float = 10.0
+    rotation: float = 5.0
     scale: tuple[float, float] = (0.9, 1.1)
-    shift: float = 0.08
+    shift: float = 0.06
     flip: bool = False
 
 

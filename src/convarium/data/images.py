@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from convarium.errors import DataError
 
 SUFFIXES = {".bmp", ".gif", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-FORMATS = ("BMP", "GIF", "JPEG", "MPO", "PNG", "PPM", "TIFF", "WEBP")  # sniffed from the content, not from the name
+FORMATS = ("BMP", "GIF", "JPEG", "PNG", "PPM", "TIFF", "WEBP")  # sniffed from the content, not from the name
 
 
 def read_image(path: str | Path, channels: int = 3) -> np.ndarray:

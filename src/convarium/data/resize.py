@@ -52,12 +52,15 @@ def resize_and_crop(images: Tensor, preprocessing: Preprocessing, size: int) -> 
     """
     _, height, width, channels = images.shape
     short = torch.sym_min(height, width)
-    rows, columns = (
-        resize_weights(side, preprocessing.resize_size * side // short, size, preprocessing.interpolation, images.device)
-        for side in (height, width)
-    )
+
+    def weights(side: int) -> Tensor:
+        resized = preprocessing.resize_size * side // short
+        return resize_weights(side, resized, size, preprocessing.interpolation, images.device)
+
+    rows, columns = weights(height), weights(width)
     x = rows @ images.float().flatten(2)  # (N, size, W * C): the large image is read once, as it lies in memory
-    return (columns @ x.unflatten(2, (width, channels))).permute(0, 3, 1, 2)
+    x = x.unflatten(2, (width, channels)).permute(0, 3, 1, 2) @ columns.T
+    return x.clamp(0, 255)  # a cubic overshoots
 
 
 def resize_weights(
@@ -66,11 +69,12 @@ def resize_weights(
     """``(size, length)``: the centre ``size`` of ``resized`` pixels, each as a weighted mean of ``length`` pixels."""
     margin = resized - size
     start = (margin + margin // 2 % 2) // 2  # round(margin / 2), halves to the even number as in torchvision
-    ours = 2 * (start + torch.arange(size, dtype=torch.float32, device=device)) + 1
-    theirs = 2 * torch.arange(length, dtype=torch.float32, device=device) + 1
-    # Between centres of pixels, in pixels of the coarser grid. Up to the division these are whole numbers, exact in
-    # float32 below 2^24; integers would be 32 bits wide in OpenVINO and overflow for large images.
-    distance = (theirs * resized - ours[:, None] * length).abs() / (2 * torch.sym_max(length, resized))
+    # Centres of pixels, in half pixels from the middle of the image: whole numbers, so that runtimes which calculate
+    # in float16 or bfloat16 (OpenVINO's default on some machines) cannot round them, and small where it matters.
+    ours = torch.arange(1 - size, size, 2, device=device) + (2 * start - margin)
+    theirs = 2 * torch.arange(length, device=device) + (1 - length)
+    steps = (theirs * resized - ours[:, None] * length).abs()
+    distance = steps.float() / (2 * torch.sym_max(length, resized))  # in pixels of the coarser grid
     weights = KERNELS[interpolation](distance)
     return weights / weights.sum(1, keepdim=True)
 

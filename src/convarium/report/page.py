@@ -18,9 +18,9 @@ from convarium.atomic import write_text
 from convarium.console import short
 from convarium.data.datasets import Dataset, open_dataset
 from convarium.errors import DataError
+from convarium.recipe import Recipe, read_recipe
 from convarium.report.figures import accuracy_figure, confusion_figure, curves_figure, to_svg
 from convarium.runs import EVALUATION, METRICS, RECIPE, load_run
-from convarium.training.recipe import Recipe, read_recipe
 
 THUMBNAIL = 96  # pixels
 CARDS = 10

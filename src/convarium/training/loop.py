@@ -20,11 +20,11 @@ from convarium.data.augment import Augmentation, augment, draw, shuffle
 from convarium.data.loading import ImageStore
 from convarium.data.preprocess import Preprocessing
 from convarium.errors import ConvariumError
+from convarium.recipe import Recipe
 from convarium.runs import METRICS
 from convarium.training.checkpoint import load_checkpoint, save_checkpoint
 from convarium.training.interrupt import stop_on_signals
 from convarium.training.optimizer import learning_rate, make_average, make_optimizer
-from convarium.training.recipe import Recipe
 
 CHECKPOINT_SECONDS = 300.0
 
@@ -171,6 +171,8 @@ def _step(
     if torch.isfinite(loss):
         optimizer.zero_grad()
         loss.backward()
+        if recipe.clip_norm:
+            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
         optimizer.step()
     return loss.detach(), logits.detach()
 

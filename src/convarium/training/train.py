@@ -16,8 +16,7 @@ from convarium.atomic import write_text
 from convarium.data.datasets import EMBEDDED, Dataset, open_dataset
 from convarium.errors import UsageError, nearest
 from convarium.networks import ATTENTION, check_name, create_model
-from convarium.runs import EVALUATION, RECIPE, REPORT, claim_output, save_run
-from convarium.training.recipe import (
+from convarium.recipe import (
     Optimizer,
     Recipe,
     Schedule,
@@ -27,6 +26,7 @@ from convarium.training.recipe import (
     resolve,
     write_recipe,
 )
+from convarium.runs import EVALUATION, RECIPE, REPORT, claim_output, save_run
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -72,6 +72,7 @@ def train(
     momentum: float | None = None,
     weight_decay: float | None = None,
     label_smoothing: float | None = None,
+    clip_norm: float | None = None,
     ema: float | None = None,
     rotation: float | None = None,
     scale: float | None = None,
@@ -102,6 +103,7 @@ def train(
         momentum: of SGD and RMSProp; the first beta of AdamW.
         weight_decay: of weights; norms and biases are spared.
         label_smoothing: part of the target spread over all classes.
+        clip_norm: the gradient is shortened to this norm; 0 to leave it.
         ema: decay of the weights' moving average, such as 0.998; 0 for none.
         rotation: augmentation, degrees to either side.
         scale: augmentation, largest magnification.

@@ -13,7 +13,12 @@ from convarium.errors import DataError, UsageError
 Optimizer = Literal["sgd", "adamw", "rmsprop"]
 Schedule = Literal["cosine", "step"]
 
-LEARNING_RATES: dict[str, float] = {"sgd": 0.05, "adamw": 0.002, "rmsprop": 0.001}
+# What suits each optimiser where the user says nothing.
+USUAL: dict[str, dict[str, float]] = {
+    "sgd": {"learning_rate": 0.05, "weight_decay": 1e-3},
+    "adamw": {"learning_rate": 0.002, "weight_decay": 0.02},
+    "rmsprop": {"learning_rate": 0.001, "weight_decay": 1e-4},
+}
 
 
 @dataclass(frozen=True)
@@ -21,8 +26,8 @@ class Recipe:
     """A training, resolved: no field is left to be decided.
 
     ``rotation`` in degrees, ``shift`` in parts of the side, ``scale`` as the largest magnification (and its inverse the
-    smallest); ``ema`` is the decay of the weights' moving average (0: none); ``warmup_epochs`` of rising learning rate;
-    ``threads`` for the arithmetic of one operation.
+    smallest); ``clip_norm`` is the largest norm of the whole gradient (0: any); ``ema`` is the decay of the weights'
+    moving average (0: none); ``warmup_epochs`` of rising learning rate; ``threads`` of one operation.
     """
 
     model: str
@@ -37,6 +42,7 @@ class Recipe:
     momentum: float
     weight_decay: float
     label_smoothing: float
+    clip_norm: float
     ema: float
     rotation: float
     scale: float
@@ -53,19 +59,19 @@ def default_recipe(model: str, data: str, images: int, image_size: int, natural:
         model=model,
         data=data,
         image_size=image_size,
-        epochs=max(5, min(60, round(30_000 / images))),
+        epochs=max(5, min(60, round(40_000 / images))),
         batch_size=32 if images < 10_000 else 128,
-        optimizer="adamw",
-        learning_rate=LEARNING_RATES["adamw"],
+        optimizer="sgd",
+        **USUAL["sgd"],
         schedule="cosine",
         warmup_epochs=1.0,
         momentum=0.9,
-        weight_decay=0.02,
         label_smoothing=0.1,
+        clip_norm=1.0,
         ema=0.0,
-        rotation=10.0,
+        rotation=5.0,
         scale=1.1,
-        shift=0.08,
+        shift=0.06,
         flip=natural,
         attention="",
         seed=0,
@@ -80,14 +86,12 @@ def resolve(default: Recipe, given: dict[str, Any]) -> Recipe:
         UsageError: a value out of its range.
     """
     given = {key: value for key, value in given.items() if value is not None}
-    if "optimizer" in given and "learning_rate" not in given:
-        given["learning_rate"] = LEARNING_RATES[given["optimizer"]]
-    recipe = replace(default, **given)
+    recipe = replace(default, **{**USUAL[given.get("optimizer", default.optimizer)], **given})
     limits = {
         "image_size": (1, 4096), "epochs": (1, 100_000), "batch_size": (1, 65_536), "learning_rate": (0, 100),
         "warmup_epochs": (0, recipe.epochs), "momentum": (0, 1), "weight_decay": (0, 1), "label_smoothing": (0, 1),
-        "ema": (0, 1), "rotation": (0, 180), "scale": (1, 10), "shift": (0, 1), "threads": (0, 1024),
-        "seed": (0, 2**32 - 1),
+        "clip_norm": (0, 1e9), "ema": (0, 1), "rotation": (0, 180), "scale": (1, 10), "shift": (0, 1),
+        "threads": (0, 1024), "seed": (0, 2**32 - 1),
     }  # fmt: skip
     for name, (low, high) in limits.items():
         value = getattr(recipe, name)

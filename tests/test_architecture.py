@@ -1,0 +1,153 @@
+"""The laws of the tree: who may import whom, what must not be imported early, which imports are lineage."""
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import convarium
+from convarium.errors import DataError
+from convarium.facts import all_facts, read_facts
+from convarium.networks import CATALOGUE
+
+SOURCE = Path(convarium.__file__).parent
+
+# Each part may import itself and what stands before it. Parts of one row do not import each other.
+LAYERS = [
+    {"errors"},
+    {"atomic", "console", "facts"},
+    {"blocks", "network"},
+    {"networks"},
+    {"anatomy", "data", "listing"},
+    {"recipe", "runs"},
+    {"evaluation"},
+    {"report"},
+    {"training", "explain", "deploy"},
+    {"demo"},
+    {"cli"},
+]
+
+
+def imports(path: Path, *, top_only: bool = False) -> set[str]:
+    """Names of ``convarium`` modules that a file imports, anywhere or as it is loaded; type checking does not count."""
+    tree = ast.parse(path.read_text())
+    guarded = [n for n in ast.walk(tree) if isinstance(n, ast.If) and "TYPE_CHECKING" in ast.unparse(n.test)]
+    skipped = {id(inner) for block in guarded for statement in block.body for inner in ast.walk(statement)}
+    nodes = tree.body if top_only else list(ast.walk(tree))
+    found = set()
+    for node in nodes:
+        if id(node) in skipped:
+            continue
+        if isinstance(node, ast.ImportFrom) and node.module:
+            found.add(node.module)
+        elif isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+    return found
+
+
+def part_of(path: Path) -> str:
+    return path.relative_to(SOURCE).parts[0].removesuffix(".py")
+
+
+def layer_of(part: str) -> int:
+    return next(i for i, layer in enumerate(LAYERS) if part in layer)
+
+
+FILES = [
+    path for path in sorted(SOURCE.rglob("*.py")) if path.parent != SOURCE or path.stem not in ("__init__", "__main__")
+]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_imports_point_one_way(path):
+    part = part_of(path)
+    for module in imports(path):
+        if module.startswith("convarium."):
+            other = module.split(".")[1]
+            assert other == part or layer_of(other) < layer_of(part) or (part, other) in ALLOWED, (
+                f"{path} imports {module}"
+            )
+
+
+# Weights are asked for by name when a network is built, and a run is what holds them.
+ALLOWED = {("networks", "runs")}
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
+def test_nothing_imports_torchvision_timm_or_pickle(path):
+    assert not {module.split(".")[0] for module in imports(path)} & {"torchvision", "timm", "pickle"}
+
+
+def test_imports_between_networks_are_edges_of_the_lineage():
+    facts = all_facts()
+    file_of = {name: address.split(":")[0] for name, (address, _) in CATALOGUE.items()}
+    ancestry = {(file_of[name], file_of[parent]) for name in CATALOGUE for parent in facts[name].parents}
+    for file in {*file_of.values()}:
+        imported = {m.rsplit(".", 1)[1] for m in imports(SOURCE / "networks" / f"{file}.py") if ".networks." in m}
+        for other in imported:
+            assert (file, other) in ancestry
+            assert min(facts[n].paper.year for n in CATALOGUE if file_of[n] == other) <= min(
+                facts[n].paper.year for n in CATALOGUE if file_of[n] == file
+            )
+
+
+def test_parents_exist_and_no_network_is_its_own_ancestor():
+    facts = all_facts()
+    for name in facts:
+        seen, frontier = set(), {name}
+        while frontier:
+            frontier = {parent for child in frontier for parent in facts[child].parents}
+            assert name not in frontier
+            assert frontier <= set(facts)
+            seen |= frontier
+
+
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "se_*", "--json"]])
+def test_help_and_list_import_neither_torch_nor_tyro(arguments):
+    code = (
+        "import sys; from convarium.cli import main; main(sys.argv[1:]);"
+        "assert not {'torch', 'tyro', 'numpy', 'matplotlib'} & set(sys.modules), sorted(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+
+
+def test_importing_the_package_costs_nothing():
+    code = "import sys, convarium; assert not {'torch', 'numpy', 'rich'} & set(sys.modules); print(dir(convarium))"
+    shown = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
+    assert "create_model" in shown and "train" in shown
+
+
+def test_every_public_name_resolves():
+    for name in convarium.__all__:
+        assert callable(getattr(convarium, name))
+    with pytest.raises(AttributeError, match="no attribute 'creat_model'"):
+        convarium.creat_model  # noqa: B018
+
+
+FACTS = """
+[paper]
+title = "T"
+authors = "A"
+venue = "V"
+year = 2000
+[networks.n]
+changed = "c"
+input = [1, 2, 3]
+counts = { params = 1, macs = 2, source = "hand" }
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('changed = "c"', 'changd = "c"', "f.toml, n: unknown key 'changd'; keys: name, paper"),
+        ("year = 2000", "", "f.toml, paper: .*missing 1 required positional argument: 'year'"),
+        ("macs = 2,", "", "f.toml, n, counts: .*'macs'"),
+    ],
+)
+def test_a_fact_file_with_a_wrong_key_is_refused(old, new, message):
+    assert read_facts(FACTS, "f.toml")["n"].counts.macs == 2
+    with pytest.raises(DataError, match=message):
+        read_facts(FACTS.replace(old, new), "f.toml")
