@@ -23,6 +23,11 @@ def draw_folder(root: Path, classes: dict[str, int], size: int = 24, seed: int =
     return root
 
 
+@pytest.fixture(name="draw_folder", scope="session")
+def _draw_folder():
+    return draw_folder
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Three classes of twelve images."""

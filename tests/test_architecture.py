@@ -24,7 +24,7 @@ LAYERS = [
     {"recipe", "runs"},
     {"evaluation"},
     {"report"},
-    {"training", "explain", "deploy"},
+    {"training", "explanation", "deploy"},
     {"demo"},
     {"cli"},
 ]

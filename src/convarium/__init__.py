@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from convarium.deploy.predict import predict as predict
     from convarium.deploy.predictor import Predictor as Predictor
     from convarium.evaluation.evaluate import evaluate as evaluate
-    from convarium.explain.explain import explain as explain
+    from convarium.explanation.explain import explain as explain
     from convarium.networks import create_model as create_model
     from convarium.networks import list_models as list_models
     from convarium.runs import load_run as load_run
@@ -23,7 +23,7 @@ _PUBLIC = {
     "create_model": "networks",
     "describe": "anatomy.describe",
     "evaluate": "evaluation.evaluate",
-    "explain": "explain.explain",
+    "explain": "explanation.explain",
     "export": "deploy.export",
     "list_models": "networks",
     "load_run": "runs",

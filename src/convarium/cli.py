@@ -21,7 +21,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "describe": ("convarium.anatomy.describe:describe", "what a network is made of and what it costs"),
     "train": ("convarium.training.train:train", "train a network on images"),
     "evaluate": ("convarium.evaluation.evaluate:evaluate", "judge a trained run on a data set"),
-    "explain": ("convarium.explain.explain:explain", "draw what a trained run looks at"),
+    "explain": ("convarium.explanation.explain:explain", "draw what a trained run looks at"),
     "export": ("convarium.deploy.export:export", "write a run as one file that runs without this project"),
     "predict": ("convarium.deploy.predict:predict", "name what is in an image"),
     "demo": ("convarium.demo:demo", "all of it, on handwritten digits, in three minutes"),

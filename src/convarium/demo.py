@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convarium.atomic import write_text
+from convarium.data.datasets import Dataset, open_dataset
 from convarium.errors import ConvariumError, UsageError, require
 from convarium.runs import METRICS
 
@@ -73,13 +74,15 @@ def demo(*, output: Path = Path("convarium-demo")) -> Demo:
         require(module, extra)
     began = time.monotonic()
     _claim(output)
-    _say("1/5  training four networks on 1,437 handwritten digits; 360 are held out to judge them")
+    dataset = open_dataset("digits")
+    trained, held_out = len(dataset.splits["train"]), len(dataset.splits["val"])
+    _say(f"1/5  training four networks on {trained:,} handwritten digits; {held_out} are held out to judge them")
     _train_all(output)
     _say("2/5  comparing them")
     folders = [output / name for name in NETWORKS]
     best = min(folders, key=lambda folder: _error(folder))
     _say(f"3/5  explaining what {best.name} looks at")
-    image, true = _example(output)
+    image, true = _example(dataset, output)
     explanation = _explain(best, image)
     _say(f"4/5  exporting {best.name} to ONNX, its preprocessing inside")
     from convarium.deploy.export import export
@@ -217,13 +220,10 @@ def _error(folder: Path) -> float:
     return json.loads((folder / EVALUATION).read_text(encoding="utf-8"))["top1_error_percent"]
 
 
-def _example(output: Path) -> tuple[Path, str]:
+def _example(dataset: Dataset, output: Path) -> tuple[Path, str]:
     """A held-out digit as a PNG file, and what it is."""
     from PIL import Image
 
-    from convarium.data.datasets import open_dataset
-
-    dataset = open_dataset("digits")
     position = int(dataset.splits["val"][7])
     true = dataset.class_names[dataset.labels[position]]
     path = output / f"digit-{true}.png"
@@ -234,7 +234,7 @@ def _example(output: Path) -> tuple[Path, str]:
 def _explain(run: Path, image: Path) -> str:
     """Inline SVG of the explained image; the picture itself goes into the run's folder."""
     from convarium.data.images import read_image
-    from convarium.explain.explain import explain, explain_image
+    from convarium.explanation.explain import explain, explain_image
     from convarium.report.figures import to_svg
     from convarium.runs import load_run
 

@@ -45,7 +45,7 @@ def read_image(path: str | Path, channels: int = 3) -> np.ndarray:
 def _eight_bits(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I") or image.mode == "F":  # 16 bits a pixel, which Pillow would clip
         return np.clip(np.asarray(image, dtype=np.float64) / 257, 0, 255).round().astype(np.uint8)[:, :, None]
-    pixels = np.asarray(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
+    pixels = np.array(image.convert("L" if image.mode in ("1", "L", "LA") else "RGB"))
     return pixels[:, :, None] if pixels.ndim == 2 else pixels
 
 
@@ -56,5 +56,5 @@ def as_channels(pixels: np.ndarray, channels: int) -> np.ndarray:
     if pixels.shape[2] == 1:
         return np.repeat(pixels, channels, axis=2)
     if channels == 1:
-        return np.asarray(Image.fromarray(pixels).convert("L"))[:, :, None]
+        return np.array(Image.fromarray(pixels).convert("L"))[:, :, None]
     raise DataError(f"images have 1 or 3 channels; the network takes {channels}")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
@@ -60,32 +61,47 @@ def curves_figure(histories: dict[str, list[dict[str, Any]]]) -> Figure:
         epochs = [row["epoch"] for row in rows]
         loss.plot(epochs, [row["train_loss"] for row in rows], color=colour, label=name)
         error.plot(epochs, [row["val_top1_error_percent"] for row in rows], color=colour, label=name)
-    loss.set(title="training loss", xlabel="epoch", yscale="log")
+    loss.set(title="training loss", xlabel="epoch")
     error.set(title="held-out top-1 error, %", xlabel="epoch")
-    error.set_ylim(bottom=0)
     if len(histories) > 1:
         error.legend(frameon=False, labelcolor=INK)
     for axes in (loss, error):
+        axes.set_ylim(bottom=0)
         axes.xaxis.get_major_locator().set_params(integer=True)
     return figure
 
 
 def accuracy_figure(points: Sequence[tuple[str, float, float, float]]) -> Figure:
     """Error against multiply-adds, circles sized by parameters: rows of (name, MACs, error in per cent, parameters)."""
-    figure, axes = new_figure(7, 3.8)
+    figure, axes = new_figure(9, 4)
     largest = max(params for *_, params in points)
-    top = max(error for _, _, error, _ in points)
-    for (name, macs, error, params), colour in zip(points, _cycle(len(points)), strict=True):
-        area = 60 + 1200 * params / largest
+    top = max(max(error for _, _, error, _ in points), 0.5)
+    axes.set(xscale="log", xlabel="multiply-adds per image", ylabel="held-out top-1 error, %")
+    axes.set_xlim(min(p[1] for p in points) / 3, max(p[1] for p in points) * 12)
+    axes.set_ylim(-0.1 * top, 1.25 * top)
+    heights = _apart([(math.log10(macs), error) for _, macs, error, _ in points], 0.14 * top)
+    for (name, macs, error, params), colour, height in zip(points, _cycle(len(points)), heights, strict=True):
+        area = 60 + 1000 * params / largest
         axes.scatter([macs], [error], s=area, color=colour, alpha=0.75, linewidths=0)
         axes.annotate(
-            f"{name}\n{params / 1e3:,.0f} k parameters", (macs, error), xytext=(0, 6 + area**0.5 / 2),
-            textcoords="offset points", ha="center", va="bottom", color=INK, fontsize=8,
+            f"{name}, {params / 1e3:,.0f} k parameters", (macs, height), xytext=(6 + area**0.5 / 2, 0),
+            textcoords="offset points", va="center", color=INK, fontsize=9,
         )  # fmt: skip
-    axes.set(xscale="log", xlabel="multiply-adds per image", ylabel="held-out top-1 error, %")
-    axes.margins(x=0.25)
-    axes.set_ylim(-0.08 * max(top, 0.5), 1.6 * max(top, 0.5))
     return figure
+
+
+def _apart(places: Sequence[tuple[float, float]], gap: float) -> list[float]:
+    """Heights for labels at (x, y): each at its y, pushed up where it would lie on one below it in the same decade."""
+    heights = [0.0] * len(places)
+    placed: list[tuple[float, float]] = []
+    for i in sorted(range(len(places)), key=lambda i: places[i][1]):
+        x, y = places[i]
+        for other_x, other_y in placed:
+            if abs(x - other_x) < 1 and abs(y - other_y) < gap:
+                y = other_y + gap
+        heights[i] = y
+        placed.append((x, y))
+    return heights
 
 
 def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[str]) -> Figure:
@@ -120,11 +136,12 @@ def explanation_figure(
         stage: where it was taken.
     """
     figure, (left, middle, right) = new_figure(8.4, 2.9, columns=3)
-    grey = seen[..., 0] if seen.shape[2] == 1 else seen
+    grey = seen.mean(axis=2)
+    left.imshow(grey if seen.shape[2] == 1 else seen, cmap="gray", vmin=0, vmax=1)
+    middle.imshow(0.35 + 0.5 * grey, cmap="gray", vmin=0, vmax=1)  # pale, so that the colour is the evidence
+    middle.imshow(heat, cmap="autumn_r", vmin=0, vmax=1, alpha=0.85 * heat)
     for axes in (left, middle):
-        axes.imshow(grey, cmap="gray", vmin=0, vmax=1)
         axes.set_axis_off()
-    middle.imshow(heat, cmap="inferno", vmin=0, vmax=1, alpha=0.55)
     left.set_title("what the network sees", fontsize=10)
     middle.set_title(f"evidence for {target!r} at {stage}", fontsize=10)
     order = np.argsort(-probabilities)[:5]

@@ -97,7 +97,7 @@ def explain_image(
     import torch
 
     from convarium.data.resize import Preprocess
-    from convarium.explain.gradcam import coarsest_stage, grad_cam
+    from convarium.explanation.gradcam import coarsest_stage, grad_cam
     from convarium.report.figures import explanation_figure
 
     x = Preprocess(run.preprocessing)(torch.from_numpy(image)[None])
