@@ -19,8 +19,8 @@ class TrainingProgress:
         self.console = stderr()
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
-            BarColumn(),
-            TextColumn("{task.percentage:3.0f}%  loss {task.fields[loss]:.3f}  train error {task.fields[error]:5.2f}%"),
+            BarColumn(bar_width=20),
+            TextColumn("{task.percentage:3.0f}%  loss {task.fields[loss]:.3f}  error {task.fields[error]:5.2f}%"),
             TextColumn("{task.fields[speed]:.0f} images/s  left"),
             TimeRemainingColumn(),
             console=self.console,
