@@ -149,7 +149,10 @@ def load_weights(model: nn.Module, source: str | Path) -> None:
         )
     if problems:
         name = getattr(model, "name", type(model).__name__)
-        raise DataError(f"{path} does not hold the weights of this {name}: {'; '.join(problems)}")
+        raise DataError(
+            f"{path} does not hold the weights of this {name}: {'; '.join(problems)}; build the network they were "
+            "trained with (its name, num_classes, in_chans, attention)"
+        )
     model.load_state_dict(found)
 
 

@@ -83,7 +83,7 @@ def fit(
     reporter: Reporter,
     how_to_resume: str,
     device: str = "cpu",
-) -> tuple[nn.Module, list[dict[str, Any]]]:
+) -> nn.Module:
     """Train ``model``, going on from the last checkpoint in ``folder`` when there is one.
 
     Args:
@@ -98,7 +98,7 @@ def fit(
         device: where the arithmetic runs.
 
     Returns:
-        The network to keep (the moving average where the recipe has one), and one row per epoch.
+        The network to keep: the moving average where the recipe has one.
 
     Raises:
         Interrupted: stopped by a signal, after a checkpoint.
@@ -158,7 +158,7 @@ def fit(
             write_text(folder / METRICS, "".join(json.dumps(each) + "\n" for each in progress.history))
             reporter.on_epoch(row)
             request.raise_if_asked(f"stopped; a checkpoint is written; to go on: {how_to_resume}")
-    return (average.module if average else model), progress.history
+    return average.module if average else model
 
 
 def _step(

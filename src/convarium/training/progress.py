@@ -1,7 +1,9 @@
-"""Progress of a training on stderr: a live bar on a terminal, one line per epoch elsewhere."""
+"""Progress of a training: a live bar on a terminal, one line per epoch elsewhere, curves where TensorBoard is there."""
 
 from __future__ import annotations
 
+from importlib.util import find_spec
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -12,10 +14,15 @@ from convarium.training.loop import Totals
 
 
 class TrainingProgress:
-    """Shows loss, error, images per second and the time left. Use it as a context."""
+    """Shows loss, error, images per second and the time left. Use it as a context.
 
-    def __init__(self, epochs: int) -> None:
+    Where TensorBoard is installed, ``train/loss``, ``val/loss`` and ``val/top1`` go to ``folder/tensorboard``.
+    """
+
+    def __init__(self, epochs: int, folder: Path) -> None:
         self.epochs = epochs
+        self.folder = folder
+        self.board: Any = None
         self.console = stderr()
         self.bar = Progress(
             TextColumn("epoch {task.fields[epoch]}"),
@@ -35,6 +42,8 @@ class TrainingProgress:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, tb: TracebackType | None) -> None:
         self.bar.stop()
+        if self.board:
+            self.board.close()
 
     def on_step(self, epoch: int, step: int, steps: int, totals: Totals) -> None:
         shown: dict[str, Any] = {
@@ -48,11 +57,25 @@ class TrainingProgress:
         self.bar.update(self.task, completed=epoch * steps + step, **shown)
 
     def on_epoch(self, row: dict[str, Any]) -> None:
+        self._draw(row)
         self.console.print(
             f"epoch {row['epoch']:>3}/{self.epochs}  loss {row['train_loss']:.3f}  train error "
             f"{row['train_top1_error_percent']:5.2f}%  held-out error {row['val_top1_error_percent']:5.2f}%  "
             f"{row['images_per_second']:,.0f} images/s"
         )
+
+    def _draw(self, row: dict[str, Any]) -> None:
+        if find_spec("tensorboard") is None:
+            return
+        if self.board is None:
+            from torch.utils.tensorboard import SummaryWriter
+
+            # A resumed run takes back what an interrupted one drew of the epochs to come.
+            self.board = SummaryWriter(str(self.folder / "tensorboard"), purge_step=row["epoch"])
+        self.board.add_scalar("train/loss", row["train_loss"], row["epoch"])
+        self.board.add_scalar("val/loss", row["val_loss"], row["epoch"])
+        self.board.add_scalar("val/top1", 100 - row["val_top1_error_percent"], row["epoch"])
+        self.board.flush()
 
     def say(self, line: str) -> None:
         self.console.print(line)

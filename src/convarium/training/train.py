@@ -194,9 +194,9 @@ def _train(dataset: Dataset, recipe: Recipe, folder: Path, *, resumed: bool) -> 
         if not resumed:
             write_recipe(folder / RECIPE, recipe, _record(dataset, device))
         command = ["convarium", "train", recipe.data, "--model", recipe.model, "--output", str(folder), "--resume"]
-        with TrainingProgress(recipe.epochs) as progress:
+        with TrainingProgress(recipe.epochs, folder) as progress:
             progress.say(_summary(dataset, recipe, train_store, val_store, device))
-            kept, history = fit(
+            kept = fit(
                 model, recipe, preprocessing, train_store, val_store, folder, progress, shlex.join(command), device
             )
         trained = kept.cpu().eval()
@@ -211,7 +211,6 @@ def _train(dataset: Dataset, recipe: Recipe, folder: Path, *, resumed: bool) -> 
         )
         write_text(folder / EVALUATION, json.dumps(evaluation.as_dict(), indent=2) + "\n")
         write_report(folder / REPORT, [folder], title=f"{recipe.model} on {Path(recipe.data).name}")
-        _log_to_tensorboard(folder, history)
     finally:
         torch.set_num_threads(threads_before)
     return Trained(folder, recipe, evaluation)
@@ -298,18 +297,3 @@ def _record(dataset: Dataset, device: str) -> dict[str, Any]:
         "machine": f"{platform.system()} {platform.machine()}, {device}",
         "data_hash": dataset.fingerprint,
     }
-
-
-def _log_to_tensorboard(folder: Path, history: list[dict[str, Any]]) -> None:
-    """Curves as ``train/loss`` and ``val/top1``, where TensorBoard is installed."""
-    from importlib.util import find_spec
-
-    if find_spec("tensorboard") is None:
-        return
-    from torch.utils.tensorboard import SummaryWriter
-
-    with SummaryWriter(str(folder / "tensorboard")) as writer:
-        for row in history:
-            writer.add_scalar("train/loss", row["train_loss"], row["epoch"])
-            writer.add_scalar("val/loss", row["val_loss"], row["epoch"])
-            writer.add_scalar("val/top1", 100 - row["val_top1_error_percent"], row["epoch"])
