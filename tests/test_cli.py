@@ -166,7 +166,7 @@ def test_an_exported_file_answers_as_the_run_does(capsys, copied, images, tmp_pa
 
 @pytest.mark.slow
 def test_train_from_the_command_line(images, tmp_path):
-    """stdout holds the result alone; progress goes to stderr, one line per epoch and no colour when it is no terminal."""
+    """stdout holds the result alone; progress goes to stderr, a line per epoch and no colour off a terminal."""
     command = [sys.executable, "-m", "convarium", "train", str(images), "--model", "lenet5_modern", "--epochs", "2"]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, cwd=tmp_path, check=True)
     result = json.loads(done.stdout)

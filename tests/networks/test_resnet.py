@@ -81,6 +81,31 @@ def test_option_a_keeps_every_second_pixel_and_pads_with_zero_channels():
     assert not list(shortcut.parameters())
 
 
+@pytest.mark.parametrize("name", ["se_resnet18", "se_resnet50", "resnet50_v1_5"])
+def test_a_block_by_hand(name):
+    """Fig. 5 and SENet's Fig. 3: conv, norm and ReLU in turn, none of it after the last norm but the gate; then the
+    addition; then ReLU."""
+    torch.manual_seed(0)
+    block = create_model(name).eval().stages.conv3_x[0]
+    for module in block.modules():
+        if isinstance(module, nn.BatchNorm2d):  # so that no norm is the identity
+            nn.init.uniform_(module.running_mean, -1, 1)
+            nn.init.uniform_(module.weight, 0.5, 2)
+            nn.init.uniform_(module.bias, -1, 1)
+    normed = lambda layer, x: layer.norm(layer.conv(x))  # noqa: E731
+    x = torch.randn(2, block.shortcut.conv.in_channels, 8, 8)
+    y = x
+    for layer in block.branch[:-1]:
+        y = normed(layer, y).clamp(min=0)
+    y = normed(block.branch[-1], y)
+    if name.startswith("se_"):
+        gate = block.attention
+        hidden = (y.mean((2, 3)) @ gate.fc1.weight.T + gate.fc1.bias).clamp(min=0)
+        y = y * torch.sigmoid(hidden @ gate.fc2.weight.T + gate.fc2.bias)[:, :, None, None]
+    expected = (normed(block.shortcut, x) + y).clamp(min=0)
+    torch.testing.assert_close(block(x), expected)
+
+
 def test_a_residual_block_of_zero_weights_is_the_identity_on_positive_maps():
     network = create_model("resnet20_cifar").eval()
     block = network.stages.stage1[0]
