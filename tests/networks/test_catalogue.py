@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from convarium import create_model, list_models
+from convarium import create_model, describe, list_models
 from convarium.errors import UsageError
 from convarium.facts import all_facts
 from convarium.networks import ATTENTION, CATALOGUE, resolve
@@ -98,7 +98,16 @@ def test_feature_info_tells_the_truth(network):
     with torch.no_grad():
         maps = network.forward_intermediates(x, info.module_name(), intermediates_only=True)
     assert [m.shape[1] for m in maps] == info.channels()
-    assert info.reduction() == sorted(set(info.reduction()))
+    jumps = {row.name: row.jump_px for row in describe(network).stages}
+    assert info.reduction() == [jumps[name] for name in info.module_name()]
+    assert info.module_name()[-1] == list(network.stages)[-1]
+
+
+def test_the_pyramid_is_timms():
+    """timm's resnet50: 64, 256, 512, 1024 and 2048 channels at 2, 4, 8, 16 and 32 pixels."""
+    info = on_meta("resnet50").feature_info
+    assert info.channels() == [64, 256, 512, 1024, 2048] and info.reduction() == [2, 4, 8, 16, 32]
+    assert on_meta("resnet20_cifar").feature_info.reduction() == [1, 2, 4]
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -1,6 +1,7 @@
 """LeNet-5 against its paper: Table I, the counts of Section II-B, the squashing function, the RBF outputs."""
 
 import torch
+from torch.nn import functional as F
 
 from convarium import create_model
 from convarium.networks.lenet import C3_TABLE, RBF, ScaledTanh, Subsampling
@@ -58,6 +59,26 @@ def test_c3_reads_only_the_maps_of_the_table():
         x = torch.randn(1, 6, 14, 14, requires_grad=True)
         c3(x)[0, i].sum().backward()
         assert {s for s in range(6) if x.grad[0, s].any()} == set(maps)
+
+
+def test_the_whole_network_by_hand():
+    """Section II-B from pixels to distances: every unit up to F6 squashes its weighted sum."""
+    torch.manual_seed(0)
+    network = create_model("lenet5").double()
+    squash = lambda a: 1.7159 * torch.tanh(2 * a / 3)  # noqa: E731
+    subsample = lambda layer, y: squash(  # noqa: E731
+        y.unfold(2, 2, 2).unfold(3, 2, 2).sum((4, 5)) * layer.coefficient[:, None, None] + layer.bias[:, None, None]
+    )
+    c1, c3, c5, f6 = (network.stages.C1.conv, network.stages.C3.conv, network.stages.C5.conv, network.head.hidden.F6.fc)
+    x = torch.randn(2, 1, 32, 32).double()
+    y = squash(F.conv2d(x, c1.weight, c1.bias))
+    y = subsample(network.stages.S2.pool, y)
+    maps = [F.conv2d(y[:, list(t)], conv.weight, conv.bias) for t, conv in zip(C3_TABLE, c3.convs, strict=True)]
+    y = subsample(network.stages.S4.pool, squash(torch.cat(maps, 1)))
+    y = squash(y.flatten(1) @ c5.weight.flatten(1).T + c5.bias)
+    y = squash(y @ f6.weight.T + f6.bias)
+    distances = ((y[:, None] - network.head.classifier.codes) ** 2).sum(2)
+    torch.testing.assert_close(network(x), -distances)
 
 
 def test_squashing_function():
