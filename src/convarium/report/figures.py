@@ -136,7 +136,8 @@ def explanation_figure(
         stage: where it was taken.
     """
     figure, (left, middle, right) = new_figure(8.4, 2.9, columns=3)
-    grey = seen.mean(axis=2)
+    luma = (0.299, 0.587, 0.114) if seen.shape[2] == 3 else (1.0,)
+    grey = seen @ np.array(luma)
     left.imshow(grey if seen.shape[2] == 1 else seen, cmap="gray", vmin=0, vmax=1)
     middle.imshow(0.35 + 0.5 * grey, cmap="gray", vmin=0, vmax=1)  # pale, so that the colour is the evidence
     middle.imshow(heat, cmap="autumn_r", vmin=0, vmax=1, alpha=0.85 * heat)
