@@ -56,6 +56,17 @@ def test_parameters_and_macs_equal_the_reference_counts(name):
     assert network.input_size == all_facts()[name].input
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_printed_figures_are_the_counts_rounded_or_a_note_says_why(name):
+    facts = all_facts()[name]
+    counts = {"params": facts.counts.params, "macs": facts.counts.macs}
+    for fact in facts.published:
+        if fact.quantity in counts:
+            digits = len(str(int(fact.value)).rstrip("0"))
+            assert fact.note or float(f"{counts[fact.quantity]:.{digits - 1}e}") == fact.value
+            assert fact.value == pytest.approx(counts[fact.quantity], rel=0.02)
+
+
 def test_forward_and_backward_at_the_smallest_input(network):
     network.train()
     logits = network(smallest(network))

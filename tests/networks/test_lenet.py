@@ -81,6 +81,13 @@ def test_the_whole_network_by_hand():
     torch.testing.assert_close(network(x), -distances)
 
 
+def test_input_scaling():
+    """Section II-B: background at -0.1, ink at 1.175."""
+    cfg = create_model("lenet5").default_cfg
+    scaled = [(value - cfg["mean"][0]) / cfg["std"][0] for value in (0.0, 1.0)]
+    torch.testing.assert_close(torch.tensor(scaled), torch.tensor([-0.1, 1.175]))
+
+
 def test_squashing_function():
     squash = ScaledTanh()
     torch.testing.assert_close(

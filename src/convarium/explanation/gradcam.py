@@ -29,7 +29,9 @@ def grad_cam(model: Network, images: Tensor, targets: Tensor | None = None, stag
     """
     with torch.enable_grad():
         # The image asks for the gradient, so that frozen weights change nothing.
-        last, (maps,) = model.forward_intermediates(images.detach().requires_grad_(), [stage or coarsest_stage(model, images)])
+        last, (maps,) = model.forward_intermediates(
+            images.detach().requires_grad_(), [stage or coarsest_stage(model, images)]
+        )
         logits = model.forward_head(last)
         chosen = logits.argmax(1) if targets is None else targets
         (gradients,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), maps)

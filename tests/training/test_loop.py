@@ -1,0 +1,64 @@
+"""The training loop against hand computations: one step's update, and which random numbers reach which image."""
+
+import pytest
+import torch
+from torch import nn
+
+from convarium.data.augment import draw, shuffle
+from convarium.recipe import default_recipe, resolve
+from convarium.training import loop
+from convarium.training.optimizer import learning_rate, make_optimizer
+
+DEFAULT = default_recipe("resnet20_cifar", "digits", 1000, 32, natural=False)
+
+
+@pytest.mark.parametrize(("smoothing", "clip"), [(0.0, 0.0), (0.3, 0.0), (0.3, 0.05)])
+def test_a_step_is_the_schedules_rate_times_the_clipped_gradient_of_the_smoothed_loss(smoothing, clip):
+    recipe = resolve(
+        DEFAULT,
+        dict(epochs=4, learning_rate=0.5, momentum=0.0, weight_decay=0.0, label_smoothing=smoothing, clip_norm=clip),
+    )
+    torch.manual_seed(0)
+    model, x, labels = nn.Linear(5, 3, bias=False).double(), torch.randn(4, 5).double(), torch.tensor([0, 2, 1, 1])
+    before = model.weight.detach().clone()
+    loss, logits = loop._step(model, make_optimizer(model, recipe), x, labels, recipe, moment=2.5)
+
+    probabilities = (x @ before.T).softmax(1)
+    target = (1 - smoothing) * nn.functional.one_hot(labels, 3) + smoothing / 3
+    expected_loss = -(target * probabilities.log()).sum(1).mean()
+    gradient = (probabilities - target).T @ x / len(x)
+    if clip:
+        assert gradient.norm() > clip
+        gradient = gradient * clip / gradient.norm()
+    torch.testing.assert_close(loss, expected_loss)
+    torch.testing.assert_close(logits, x @ before.T)
+    torch.testing.assert_close(model.weight, before - learning_rate(recipe, 2.5) * gradient, rtol=1e-4, atol=1e-7)
+    assert 0 < learning_rate(recipe, 2.5) < 0.5
+
+
+def test_every_image_meets_its_own_row_of_the_epochs_table(images, tmp_path, monkeypatch):
+    from convarium import train
+
+    met = []
+    augment = loop.augment
+
+    def spy(batch, draws, how, size):
+        met.append((draws.clone(), how, size))
+        return augment(batch, draws, how, size)
+
+    monkeypatch.setattr(loop, "augment", spy)
+    options = dict(image_size=16, epochs=2, batch_size=7, threads=1, seed=5, rotation=8.0, scale=1.25, shift=0.1)
+    train(str(images), model="resnet20_cifar", output=tmp_path / "run", **options)
+    assert len(met) == 2 * (30 // 7)
+    for epoch in range(2):
+        table, order = draw(5, epoch, 30), shuffle(5, epoch, 30)
+        for step, (draws, how, size) in enumerate(met[epoch * 4 : epoch * 4 + 4]):
+            assert torch.equal(draws, table[order[7 * step : 7 * step + 7]])
+            assert (how.rotation, how.scale, how.shift, how.flip, size) == (8.0, (0.8, 1.25), 0.1, True, 16)
+
+
+def test_totals_are_means_over_images():
+    totals = loop.Totals()
+    totals.add(torch.tensor(1.0), torch.tensor([[1.0, 0.0], [0.0, 1.0]]), torch.tensor([0, 0]), 0.1)
+    totals.add(torch.tensor(4.0), torch.tensor([[1.0, 0.0]]), torch.tensor([0]), 0.1)
+    assert totals.mean_loss == pytest.approx(2.0) and totals.error_percent == pytest.approx(100 / 3)
