@@ -18,7 +18,7 @@ SOURCE = Path(convarium.__file__).parent
 LAYERS = [
     {"errors"},
     {"atomic", "console", "facts"},
-    {"blocks", "network"},
+    {"blocks", "network", "tensors"},
     {"networks"},
     {"anatomy", "data", "listing"},
     {"recipe", "runs"},
@@ -66,13 +66,7 @@ def test_imports_point_one_way(path):
     for module in imports(path):
         if module.startswith("convarium."):
             other = module.split(".")[1]
-            assert other == part or layer_of(other) < layer_of(part) or (part, other) in ALLOWED, (
-                f"{path} imports {module}"
-            )
-
-
-# Weights are asked for by name when a network is built, and a run is what holds them.
-ALLOWED = {("networks", "runs")}
+            assert other == part or layer_of(other) < layer_of(part), f"{path} imports {module}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))

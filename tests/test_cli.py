@@ -63,6 +63,10 @@ def test_list_and_describe(capsys):
         (["describe"], 2, "MODEL"),
         (["list", "vit*"], 2, "no network matches 'vit*'"),
         (["list", "--frobnicate"], 2, "convarium list takes"),
+        (["list", "--exclude"], 2, "--exclude"),
+        (["train", "", "--model", "lenet5"], 3, "no data ''"),
+        (["train", "digits", "--model", "lenet5", "--epochs", "None"], 2, "--epochs"),
+        (["describe", "resnet50", "--input-size", "99999999999999999999"], 2, "input size must be"),
         (["train", "digits"], 2, "--model"),
         (["train", "digits", "--model", "lenet5", "--epochs", "many"], 2, "--epochs"),
         (["train", "digits", "--model", "lenet5", "--optimizer", "adam"], 2, "--optimizer"),
@@ -125,6 +129,60 @@ def test_weights_of_another_network_list_both_sides(run):
     with pytest.raises(DataError, match=r"\(head.classifier.bias: \(3,\) for \(10,\)\)"):
         create_model("resnet20_cifar", weights=run)
     assert create_model("resnet20_cifar", num_classes=3, weights=run / "model.safetensors").num_classes == 3
+
+
+def test_a_run_keeps_its_pool_and_notices_altered_weights(images, tmp_path, run):
+    from convarium import create_model, load_run
+    from convarium.errors import DataError
+    from convarium.runs import save_run
+
+    model = create_model("resnet20_cifar", num_classes=3).eval()
+    model.reset_classifier(3, "max")
+    settings = load_run(run).preprocessing
+    save_run(tmp_path, model, settings, ["a", "b", "c"], data={"name": "x", "fingerprint": "y", "seed": 0})
+    x = torch.randn(1, 3, 16, 16)
+    assert torch.equal(load_run(tmp_path).model(x), model(x))
+    weights = bytearray((tmp_path / "model.safetensors").read_bytes())
+    weights[-50] ^= 1
+    (tmp_path / "model.safetensors").write_bytes(weights)
+    with pytest.raises(DataError, match="was altered since"):
+        load_run(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("architecture", []), ("num_classes", "x"), ("convarium", {}), ("model_args", 3)]
+)
+def test_a_configuration_that_is_not_ours(capsys, copied, key, value):
+    config = json.loads((copied / "config.json").read_text())
+    (copied / "config.json").write_text(json.dumps({**config, key: value}))
+    assert refused(capsys, "export", copied)[0] in (2, 3)
+
+
+def test_an_export_goes_nowhere_but_to_an_onnx_file(capsys, run, tmp_path):
+    (tmp_path / "mine.txt").write_text("mine")
+    (tmp_path / "d.onnx").mkdir()
+    for target in (tmp_path / "mine.txt", tmp_path / "d.onnx", "/dev/full", ""):
+        assert "must be a file that ends in .onnx" in refused(capsys, "export", run, "--output", target)[1]
+    assert (tmp_path / "mine.txt").read_text() == "mine"
+
+
+def test_help_shows_no_none(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    shown = capsys.readouterr().out
+    assert "None" not in shown and "--epochs INT" in shown and "{sgd,adamw,rmsprop}" in shown and "--no-flip" in shown
+
+
+@pytest.mark.slow
+def test_nobody_listening_is_no_failure(run):
+    """The reader of the results may go, and so may the reader of the remarks."""
+    shell = f"{sys.executable} -m convarium"
+    done = subprocess.run(
+        ["bash", "-c", f"{shell} describe resnet50 --layers | head -1; echo ${{PIPESTATUS[0]}}"], capture_output=True
+    )
+    assert done.stdout.endswith(b"\n0\n") and done.stderr == b""
+    done = subprocess.run(["bash", "-c", f"{shell} list > /dev/full"], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("error: cannot write the result")
 
 
 def test_class_names_that_were_edited_are_refused(capsys, copied, images):

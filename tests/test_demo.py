@@ -33,7 +33,7 @@ def test_the_demo_from_end_to_end(short, tmp_path, capsys):
     for name in short.NETWORKS:
         assert name in page
     ids = re.findall(r'\bid="([^"]+)"', page)
-    assert len(set(ids)) > 20
+    assert len(ids) > 20 and len(set(ids)) == len(ids)
 
     short.demo(output=output)  # it made the folder, so it may replace it
 

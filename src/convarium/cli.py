@@ -6,14 +6,18 @@ positional-only ones; its function returns a result that can ``render()`` for pe
 
 from __future__ import annotations
 
+import errno
 import inspect
+import os
+import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
 from convarium import __version__
-from convarium.errors import ConvariumError, UsageError, nearest
+from convarium.errors import ConvariumError, Interrupted, Terminated, UsageError, nearest
 
 # verb -> (where its function is, what it does), in the order of a classifier's life.
 VERBS: dict[str, tuple[str, str]] = {
@@ -30,8 +34,16 @@ VERBS: dict[str, tuple[str, str]] = {
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run one command and return its exit code: 0 done, 1 failed, 2 usage, 3 bad data, 4 a gate, 130/143 stopped."""
+    before = (
+        signal.signal(signal.SIGTERM, _terminate) if threading.current_thread() is threading.main_thread() else None
+    )
     try:
-        return _run(list(sys.argv[1:] if arguments is None else arguments))
+        code = _run(list(sys.argv[1:] if arguments is None else arguments))
+        sys.stdout.flush()
+        return code
+    except Interrupted as stop:
+        print(stop, file=sys.stderr)
+        return stop.exit_code
     except ConvariumError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
@@ -39,8 +51,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print("stopped", file=sys.stderr)
         return 130
     except BrokenPipeError:  # the reader of our output has gone (convarium list | head)
-        sys.stderr.close()
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename:
+            raise
+        print(f"error: cannot write the result: {error.strerror}", file=sys.stderr)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    finally:
+        if before is not None:
+            signal.signal(signal.SIGTERM, before)
+
+
+def _terminate(_number: int, _frame: Any) -> None:
+    raise Terminated("stopped")
 
 
 def _run(arguments: list[str]) -> int:
@@ -83,14 +108,16 @@ def _parse_list(function: Callable[..., Any], arguments: list[str]) -> tuple[Any
     """``list`` by the standard library's parser, so that it answers at once."""
     import argparse
 
-    parser = argparse.ArgumentParser("convarium list", description=inspect.getdoc(function), exit_on_error=False)
-    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser("convarium list", description=VERBS["list"][1], exit_on_error=False)
     parser.add_argument("filter", nargs="?", default="", metavar="FILTER", help="a wildcard, such as 'se_*'")
-    parser.add_argument("--exclude", default="", help="a wildcard of names to leave out")
+    parser.add_argument("--exclude", default="", metavar="FILTER", help="a wildcard of names to leave out")
     parser.add_argument("--json", action="store_true", help="print one JSON document")
-    parsed, unknown = parser.parse_known_args(arguments)
+    try:
+        parsed, unknown = parser.parse_known_args(arguments)
+    except argparse.ArgumentError as error:
+        raise UsageError(f"{error} (convarium list --help)") from None
     if unknown:
-        raise UsageError(f"convarium list takes [FILTER], --exclude and --json; got {unknown[0]!r}")
+        raise UsageError(f"convarium list takes [FILTER], --exclude FILTER and --json; got {unknown[0]!r}")
     return function(parsed.filter, exclude=parsed.exclude), parsed.json
 
 
@@ -102,7 +129,7 @@ def _parse(verb: str, function: Callable[..., Any], arguments: list[str]) -> tup
     import tyro
 
     _check_options(verb, function, arguments)
-    command = _with_json(function)
+    command = _command(function, arguments)
     said = io.StringIO()
     try:
         with contextlib.redirect_stderr(said):
@@ -127,29 +154,61 @@ def _check_options(verb: str, function: Callable[..., Any], arguments: list[str]
             raise UsageError(f"convarium {verb} has no option {option}; {nearest(option, options)}")
 
 
-def _with_json(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of the same signature and ``json``, that returns the call yet to be made."""
+def _command(function: Callable[..., Any], arguments: list[str]) -> Callable[..., Any]:
+    """``function`` with ``json`` beside its arguments, returning the call yet to be made.
+
+    An option that is ``None`` unless given is shown to the parser only when it is given, and then without the
+    ``None``: so that nobody reads or types one.
+    """
     from typing import Annotated, get_type_hints
 
     import tyro
 
     hints = get_type_hints(function)
+    given = {argument.partition("=")[0].replace("_", "-") for argument in arguments}
     parameters = []
-    for parameter in inspect.signature(function).parameters.values():
-        hint = hints[parameter.name]
+    for name, parameter in inspect.signature(function).parameters.items():
+        hint, option = hints[name], "--" + name.replace("_", "-")
         if parameter.kind is inspect.Parameter.POSITIONAL_ONLY:
-            hint = Annotated[hint, tyro.conf.arg(metavar=parameter.name.upper())]
+            hint = Annotated[hint, tyro.conf.arg(metavar=name.upper())]
+        elif parameter.default is None:
+            hint = _without_none(hint)
+            if hint is bool and given & {option, option.replace("--", "--no-", 1), "--help", "-h"}:
+                parameter = parameter.replace(default=False)
+            elif option in given:
+                parameter = parameter.replace(default=inspect.Parameter.empty)
+            elif given & {"--help", "-h"}:
+                hint = Annotated[hints[name], tyro.conf.arg(metavar=_type_name(hint), help_behavior_hint="")]
+            else:
+                continue
         parameters.append(parameter.replace(annotation=hint))
-    as_json = Annotated[bool, tyro.conf.arg(help="print one JSON document on stdout")]
+    as_json = Annotated[bool, tyro.conf.arg(help="print one JSON document on stdout"), tyro.conf.FlagCreatePairsOff]
     parameters.append(inspect.Parameter("json", inspect.Parameter.KEYWORD_ONLY, default=False, annotation=as_json))
 
     def command(*args: Any, json: bool, **kwargs: Any) -> Callable[[], tuple[Any, bool]]:
         return lambda: (function(*args, **kwargs), json)
 
-    command.__doc__ = function.__doc__
+    command.__doc__ = (inspect.getdoc(function) or "").partition("\nRaises:")[0]
     command.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
     command.__annotations__ = {p.name: p.annotation for p in parameters}
     return command
+
+
+def _without_none(hint: Any) -> Any:
+    from functools import reduce
+    from operator import or_
+    from typing import get_args
+
+    kept = [part for part in get_args(hint) if part is not type(None)]
+    return reduce(or_, kept) if len(kept) < len(get_args(hint)) else hint
+
+
+def _type_name(hint: Any) -> str:
+    from typing import Literal, get_args, get_origin
+
+    if get_origin(hint) is Literal:
+        return "{" + ",".join(get_args(hint)) + "}"
+    return getattr(hint, "__name__", "VALUE").upper() if isinstance(hint, type) else "VALUE"
 
 
 def _one_line(boxed: str) -> str:

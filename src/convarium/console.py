@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,16 +18,30 @@ if TYPE_CHECKING:
     from convarium.listing import Listed
 
 
+NARROWEST = 110  # columns that every table's names and numbers fit into
+
+
+class _Remarks(Console):
+    def on_broken_pipe(self) -> None:
+        """Whoever read the remarks has gone; the work goes on in silence."""
+        self.quiet = True
+        self.file = open(os.devnull, "w")  # noqa: SIM115
+
+
+class _Results(Console):
+    def on_broken_pipe(self) -> None:
+        raise BrokenPipeError
+
+
 def stderr() -> Console:
-    """Where progress and remarks go: plain when it is not a terminal or ``NO_COLOR`` is set."""
-    return Console(stderr=True, highlight=False, soft_wrap=True)
+    """Where progress and remarks go: plain when it is not a terminal or ``NO_COLOR`` is set. Text is not markup."""
+    return _Remarks(stderr=True, highlight=False, soft_wrap=True, markup=False, emoji=False)
 
 
 def stdout() -> Console:
-    """Where results go; wide enough for every table when it is not a terminal."""
-    console = Console(highlight=False, soft_wrap=True)
-    if not console.is_terminal:
-        console.width = 200
+    """Where results go: never so narrow that a number is cut. Text is not markup."""
+    console = _Results(highlight=False, soft_wrap=True, markup=False, emoji=False)
+    console.width = max(console.width, NARROWEST) if console.is_terminal else 200
     return console
 
 

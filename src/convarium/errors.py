@@ -53,6 +53,13 @@ def nearest(name: str, names: Iterable[str], count: int = 3) -> str:
     return f"choices: {shown}{', ...' if len(names) > 12 else ''}"
 
 
+def check_choice(option: str, value: str, choices: Iterable[str]) -> None:
+    """Raise a :class:`UsageError` unless ``value`` is one of ``choices``."""
+    choices = list(choices)
+    if value not in choices:
+        raise UsageError(f"{option} must be one of {', '.join(choices)}; got {value!r}")
+
+
 def require(module: str, extra: str) -> None:
     """Raise a :class:`UsageError` that names the extra to install when ``module`` is missing."""
     from importlib.util import find_spec

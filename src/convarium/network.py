@@ -63,6 +63,7 @@ class Head(nn.Module):
         self.in_features = in_features
         self.hidden_size = hidden_size or in_features
         self.make_classifier = classifier
+        self.image_size = "its own size"  # the network says which
         self.pool = GlobalPool(pool)
         self.hidden = nn.Sequential()
         for name, layer in (hidden or {}).items():
@@ -89,7 +90,7 @@ class Head(nn.Module):
         if x.shape[1] != self.in_features:
             raise UsageError(
                 f"the dense head takes {self.in_features} features; a {height}x{width} map gave {x.shape[1]}: "
-                "use the network's own image size, or global_pool='avg' for larger images"
+                f"give it images of {self.image_size}, or build it with global_pool='avg'"
             )
         x = self.drop(self.hidden(x))
         return x if pre_logits else self.classifier(x)
@@ -140,6 +141,7 @@ class Network(nn.Module):
         self.arguments: dict[str, Any] = {}
         self.stages = nn.ModuleDict(stages)
         self.head = head
+        head.image_size = "x".join(map(str, input_size[1:]))
         self.input_size = input_size
         self.min_input_size = min_input_size
         self.mean, self.std = tuple(mean), tuple(std)
@@ -175,7 +177,8 @@ class Network(nn.Module):
 
         Args:
             x: ``(N, C, H, W)``.
-            indices: stage names or positions; a single number n means the last n stages; ``None`` means all.
+            indices: stage names or positions (of all stages, not of ``feature_info``); a single number n means the
+                last n stages; ``None`` means all.
             stop_early: run no stage past the last one asked for.
             intermediates_only: return the list alone.
 
@@ -210,7 +213,7 @@ class Network(nn.Module):
         if x.shape[2] < least or x.shape[3] < least:
             raise UsageError(
                 f"{self.name} takes images of at least {least}x{least} pixels; got {x.shape[2]}x{x.shape[3]}: "
-                f"use --image-size {least} or larger"
+                "give it larger images"
             )
 
     def _stage_names(self, indices: int | Sequence[int | str] | None) -> list[str]:
@@ -218,6 +221,8 @@ class Network(nn.Module):
         if indices is None:
             return names
         if isinstance(indices, int):
+            if not 1 <= indices <= len(names):
+                raise UsageError(f"{self.name} has {len(names)} stages; got a number of {indices} last ones")
             return names[-indices:]
         chosen = []
         for index in indices:
@@ -238,7 +243,7 @@ class Network(nn.Module):
     @property
     def num_features(self) -> int:
         """Channels of the last map."""
-        return self.feature_info[-1]["num_chs"]
+        return list(self.stage_shapes().values())[-1][0]
 
     @property
     def head_hidden_size(self) -> int:
@@ -251,7 +256,7 @@ class Network(nn.Module):
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
         """A fresh classifier for ``num_classes`` (0 removes it), and another :class:`GlobalPool` when named."""
         self.head.reset(num_classes, global_pool)
-        self.head.to(next(self.parameters()).device)
+        self.head.to(next(self.parameters()))
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """Recompute each stage in the backward pass instead of keeping its maps."""
@@ -314,6 +319,9 @@ class FeatureNetwork(nn.Module):
         except IndexError:
             raise UsageError(f"{network.name} has {len(rows)} feature maps; got out_indices={out_indices}") from None
         self.feature_info = FeatureInfo(chosen)
+        names = list(network.stages)
+        for name in names[names.index(max(self.feature_info.module_name(), key=names.index)) + 1 :]:
+            del network.stages[name]
         network.head = Head(network.head.in_features, 0, pool="")
         self.network = network
 

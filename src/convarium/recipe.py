@@ -5,10 +5,10 @@ from __future__ import annotations
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from convarium.atomic import write_text
-from convarium.errors import DataError, UsageError
+from convarium.errors import DataError, UsageError, check_choice
 
 Optimizer = Literal["sgd", "adamw", "rmsprop"]
 Schedule = Literal["cosine", "step"]
@@ -53,7 +53,44 @@ class Recipe:
     threads: int
 
 
-def default_recipe(model: str, data: str, images: int, image_size: int, natural: bool) -> Recipe:
+# The least and the greatest value of each number.
+LIMITS: dict[str, tuple[float, float]] = {
+    "image_size": (1, 4096),
+    "epochs": (1, 100_000),
+    "batch_size": (2, 65_536),  # batch norm needs two
+    "learning_rate": (0, 100),
+    "warmup_epochs": (0, 100_000),
+    "momentum": (0, 0.9999),
+    "weight_decay": (0, 1),
+    "label_smoothing": (0, 1),
+    "clip_norm": (0, 1e9),
+    "ema": (0, 1),
+    "rotation": (0, 180),
+    "scale": (1, 10),
+    "shift": (0, 1),
+    "seed": (0, 2**32 - 1),
+    "threads": (0, 1024),
+}
+
+
+def check_options(given: dict[str, Any]) -> None:
+    """Refuse values out of their range.
+
+    Raises:
+        UsageError: names the option, what it takes and what it got.
+    """
+    for name, value in given.items():
+        option = f"--{name.replace('_', '-')}"
+        if name in LIMITS and value is not None:
+            low, high = LIMITS[name]
+            if not isinstance(value, int | float) or not low <= value <= high:
+                raise UsageError(f"{option} must be between {low} and {high}; got {value!r}")
+    for name, choices in (("optimizer", get_args(Optimizer)), ("schedule", get_args(Schedule))):
+        if given.get(name) is not None:
+            check_choice(f"--{name}", given[name], choices)
+
+
+def default_recipe(model: str, data: str, images: int, image_size: int, natural: bool, optimizer: Optimizer) -> Recipe:
     """Sensible settings for ``images`` training images; ``natural`` images may be mirrored, characters may not."""
     return Recipe(
         model=model,
@@ -61,8 +98,8 @@ def default_recipe(model: str, data: str, images: int, image_size: int, natural:
         image_size=image_size,
         epochs=max(5, min(60, round(40_000 / images))),
         batch_size=32 if images < 10_000 else 128,
-        optimizer="sgd",
-        **USUAL["sgd"],
+        optimizer=optimizer,
+        **USUAL[optimizer],
         schedule="cosine",
         warmup_epochs=1.0,
         momentum=0.9,
@@ -85,19 +122,9 @@ def resolve(default: Recipe, given: dict[str, Any]) -> Recipe:
     Raises:
         UsageError: a value out of its range.
     """
-    given = {key: value for key, value in given.items() if value is not None}
-    recipe = replace(default, **{**USUAL[given.get("optimizer", default.optimizer)], **given})
-    limits = {
-        "image_size": (1, 4096), "epochs": (1, 100_000), "batch_size": (1, 65_536), "learning_rate": (0, 100),
-        "warmup_epochs": (0, recipe.epochs), "momentum": (0, 1), "weight_decay": (0, 1), "label_smoothing": (0, 1),
-        "clip_norm": (0, 1e9), "ema": (0, 1), "rotation": (0, 180), "scale": (1, 10), "shift": (0, 1),
-        "threads": (0, 1024), "seed": (0, 2**32 - 1),
-    }  # fmt: skip
-    for name, (low, high) in limits.items():
-        value = getattr(recipe, name)
-        if not low <= value <= high:
-            raise UsageError(f"--{name.replace('_', '-')} must be between {low} and {high}; got {value}")
-    return recipe
+    check_options(given)
+    recipe = replace(default, **{key: value for key, value in given.items() if value is not None})
+    return replace(recipe, warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 2))
 
 
 def check_same(stored: Recipe, given: dict[str, Any]) -> None:
@@ -108,8 +135,8 @@ def check_same(stored: Recipe, given: dict[str, Any]) -> None:
     """
     for name, value in given.items():
         begun = getattr(stored, name)
-        if value is not None and value != begun:
-            option = f"--{name.replace('_', '-')}" if name != "data" else "the data"
+        if name != "data" and value is not None and value != begun:
+            option = f"--{name.replace('_', '-')}"
             raise UsageError(f"the run began with {option} {begun}, and a resumed run keeps it; got {value}")
 
 
@@ -128,8 +155,8 @@ def read_recipe(path: Path) -> tuple[Recipe, dict[str, Any]]:
     """
     try:
         stored = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Recipe(**{f.name: stored["recipe"][f.name] for f in fields(Recipe)}), stored["record"]
-    except FileNotFoundError:
+        return Recipe(**{f.name: stored["recipe"][f.name] for f in fields(Recipe)}), dict(stored["record"])
+    except OSError:
         raise DataError(f"no recipe at {path}: {path.parent} is not a run that can be resumed") from None
-    except (KeyError, TypeError, tomllib.TOMLDecodeError) as error:
-        raise DataError(f"{path} does not hold a recipe: {error}") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} does not hold a whole recipe: {error}") from None

@@ -10,17 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convarium import __version__
-from convarium.atomic import replacing, write_text
+from convarium.atomic import write_text
 from convarium.data.preprocess import Preprocessing
-from convarium.errors import DataError, UsageError
+from convarium.errors import ConvariumError, DataError, UsageError
+from convarium.tensors import WEIGHTS, load_weights, save_tensors
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
-
     from convarium.network import Network
 
-CONFIG, WEIGHTS, RECIPE, METRICS = "config.json", "model.safetensors", "recipe.toml", "metrics.jsonl"
-EVALUATION, REPORT = "evaluation.json", "report.html"
+CONFIG, RECIPE, METRICS = "config.json", "recipe.toml", "metrics.jsonl"
+EVALUATION, REPORT, CHECKPOINTS = "evaluation.json", "report.html", "checkpoints"
+# All that a run folder holds; whatever else lies there is not ours to remove.
+OURS = {CONFIG, WEIGHTS, RECIPE, METRICS, EVALUATION, REPORT, CHECKPOINTS, "explanations", "model.onnx", "tensorboard"}
 
 
 @dataclass
@@ -49,9 +50,25 @@ def save_run(
     model: Network,
     preprocessing: Preprocessing,
     class_names: Sequence[str],
+    *,
+    data: dict[str, Any],
+    threads: int | None = None,
     **own: Any,
 ) -> None:
-    """Write ``model.safetensors`` and ``config.json``; ``own`` joins this project's key of the configuration."""
+    """Write ``model.safetensors`` and ``config.json``.
+
+    Args:
+        path: the run folder.
+        model: a network of the catalogue.
+        preprocessing: what makes its input.
+        class_names: in the order of the logits.
+        data: ``name``, ``fingerprint`` and split ``seed`` of what it was trained on.
+        threads: the number that was quickest in training.
+        own: more for this project's key of the configuration.
+
+    Raises:
+        UsageError: the network was built with an argument that has no form in JSON.
+    """
     save_tensors(path / WEIGHTS, model.state_dict(), {"format": "pt", "class_hash": class_hash(class_names)})
     asked = {key: value for key, value in model.arguments.items() if key not in ("num_classes", "in_chans")}
     config = {
@@ -72,7 +89,10 @@ def save_run(
         "convarium": {
             "version": __version__,
             "class_hash": class_hash(class_names),
+            "weights_sha256": _file_hash(path / WEIGHTS),
             "preprocessing": asdict(preprocessing),
+            "data": data,
+            "threads": threads,
             **own,
         },
     }
@@ -81,6 +101,11 @@ def save_run(
     except TypeError as error:
         raise UsageError(f"{model.name} was built with an argument that cannot be saved by value: {error}") from None
     write_text(path / CONFIG, text + "\n")
+
+
+def _file_hash(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def load_run(path: str | Path) -> Run:
@@ -94,16 +119,21 @@ def load_run(path: str | Path) -> Run:
     path = Path(path)
     config = read_config(path)
     try:
-        name, classes, own = config["architecture"], list(config["label_names"]), config["convarium"]
-        settings = own["preprocessing"]
+        name, count, pool = str(config["architecture"]), int(config["num_classes"]), config["global_pool"]
+        classes, arguments, own = list(config["label_names"]), dict(config["model_args"]), config["convarium"]
+        settings, known_hash, weights_hash = own["preprocessing"], own["class_hash"], own["weights_sha256"]
         preprocessing = Preprocessing(**{**settings, "mean": tuple(settings["mean"]), "std": tuple(settings["std"])})
-        arguments = config["model_args"]
-    except (KeyError, TypeError) as error:
-        raise DataError(f"{path / CONFIG} is not a configuration of ours: {error!r} is missing or wrong") from None
-    if class_hash(classes) != own.get("class_hash"):
-        raise DataError(f"{path / CONFIG}: label_names are not those that the network was trained with")
-    model = create_model(name, num_classes=config["num_classes"], **arguments)
+        own["data"]["name"], own["data"]["fingerprint"], own["data"]["seed"]
+    except KeyError as error:
+        raise DataError(f"{path / CONFIG} lacks {error}: it is not a whole configuration of ours") from None
+    except (TypeError, ValueError) as error:
+        raise DataError(f"{path / CONFIG} is not a configuration of ours: {error}") from None
+    if class_hash(classes) != known_hash:
+        raise DataError(f"{path / CONFIG}: label_names are not those the network was trained with: put them back")
+    model = create_model(name, num_classes=count, global_pool=pool, **arguments)
     load_weights(model, path)
+    if _file_hash(path / WEIGHTS) != weights_hash:
+        raise DataError(f"{path / WEIGHTS} was altered since {CONFIG} was written: train again, or restore it")
     return Run(path, model.eval(), preprocessing, classes, config)
 
 
@@ -126,89 +156,40 @@ def read_config(path: Path) -> dict[str, Any]:
         raise DataError(f"{file} is not JSON: {error}") from None
 
 
-def load_weights(model: nn.Module, source: str | Path) -> None:
-    """Load a run folder's or a ``.safetensors`` file's weights, every key and shape in its place.
+def check_output(path: Path, *, data: Path | None, overwrite: bool) -> None:
+    """Refuse an output folder that must not be written or replaced; nothing is changed yet.
 
     Raises:
-        DataError: no such file, a pickle, or keys and shapes that are not this network's, listed from both sides.
+        UsageError: a file; a folder that holds something else than a run; a run, while ``overwrite`` is off; a
+            folder that holds the data, or lies inside it.
     """
-    path = Path(source)
-    path = path / WEIGHTS if path.is_dir() else path
-    found, _ = load_tensors(path)
-    wanted = model.state_dict()
-    problems = []
-    if missing := sorted(wanted.keys() - found.keys()):
-        problems.append(f"missing {_some(missing)}")
-    if unexpected := sorted(found.keys() - wanted.keys()):
-        problems.append(f"unexpected {_some(unexpected)}")
-    shapes = [key for key in wanted.keys() & found.keys() if wanted[key].shape != found[key].shape]
-    if shapes:
-        key = min(shapes)
-        problems.append(
-            f"{len(shapes)} of another shape ({key}: {tuple(found[key].shape)} for {tuple(wanted[key].shape)})"
-        )
-    if problems:
-        name = getattr(model, "name", type(model).__name__)
-        raise DataError(
-            f"{path} does not hold the weights of this {name}: {'; '.join(problems)}; build the network they were "
-            "trained with (its name, num_classes, in_chans, attention)"
-        )
-    model.load_state_dict(found)
+    target = path.resolve()
+    if data and (data.resolve().is_relative_to(target) or target.is_relative_to(data.resolve())):
+        raise UsageError(f"the output {path} and the data {data} must not lie in one another: choose another --output")
+    if path.is_dir():
+        names = [entry.name for entry in path.iterdir() if not entry.name.endswith(".part")]
+        if not names:
+            return
+        foreign = sorted(set(names) - OURS)
+        if RECIPE not in names or foreign:
+            raise UsageError(f"{path} holds what is not a run's ({(foreign or names)[0]}): choose another --output")
+        if not overwrite:
+            raise UsageError(f"{path} already holds a run: add --resume or --overwrite, or choose another --output")
+    elif path.exists() or path.is_symlink():
+        raise UsageError(f"{path} is not a folder: choose another --output")
 
 
-def _some(keys: list[str]) -> str:
-    return f"{len(keys)} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-
-
-def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
-    """A safetensors file, written atomically."""
-    from safetensors.torch import save_file
-
-    with replacing(path) as temporary:
-        save_file({key: value.detach().cpu().contiguous() for key, value in tensors.items()}, temporary, metadata)
-
-
-def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
-    """Tensors and metadata of a safetensors file.
+def clear_output(path: Path) -> None:
+    """Make ``path`` an empty folder; what :func:`check_output` let pass is removed.
 
     Raises:
-        DataError: no such file, a pickle, or a file that is damaged.
-    """
-    from safetensors import SafetensorError, safe_open
-
-    if not path.is_file():
-        raise DataError(f"no weights at {path}: a run folder or a .safetensors file is wanted")
-    with open(path, "rb") as file:
-        start = file.read(4)
-    if start[:2] == b"\x80\x02" or start == b"PK\x03\x04":
-        raise DataError(
-            f"{path} is a pickle, which can run code when it is opened, and is refused: give a .safetensors file"
-        )
-    try:
-        with safe_open(path, "pt") as opened:
-            return {key: opened.get_tensor(key) for key in opened.keys()}, opened.metadata() or {}  # noqa: SIM118
-    except SafetensorError as error:
-        raise DataError(f"{path} is not a whole safetensors file ({error}): write or download it again") from None
-
-
-def claim_output(path: Path, *, overwrite: bool, made_of: str = "a run") -> None:
-    """Make ``path`` an empty folder of ours, or refuse.
-
-    Raises:
-        UsageError: the folder holds something and ``overwrite`` is off, or what it holds is not ours to remove.
+        ConvariumError: the folder cannot be made or emptied.
     """
     import shutil
 
     try:
-        if path.exists() and (not path.is_dir() or any(path.iterdir())):
-            ours = path.is_dir() and any((path / name).exists() for name in (CONFIG, RECIPE, "checkpoints"))
-            if not ours:
-                raise UsageError(f"{path} exists and is not {made_of}: choose another --output")
-            if not overwrite:
-                raise UsageError(
-                    f"{path} already holds {made_of}: add --resume or --overwrite, or choose another --output"
-                )
-            shutil.rmtree(path)
         path.mkdir(parents=True, exist_ok=True)
+        for entry in path.iterdir():
+            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     except OSError as error:
-        raise UsageError(f"cannot make the folder {path}: {error.strerror}") from None
+        raise ConvariumError(f"cannot make the folder {path}: {error.strerror}") from None

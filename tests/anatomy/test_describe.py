@@ -92,6 +92,40 @@ def test_receptive_fields_equal_the_measured_ones(name, side):
         assert measured_field(create_model(name, act=nn.Identity), stage, side) == described[stage], stage
 
 
+def test_every_branch_of_a_split_is_counted():
+    class Two(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.a, self.b = nn.Conv2d(4, 8, 3), nn.Conv2d(4, 8, 5, padding=1)
+
+        def forward(self, x):
+            left, right = x.chunk(2, 1)
+            return self.a(left) + self.b(right)
+
+    rows = {row.path: row for row in trace(Two(), (8, 16, 16)).rows}
+    assert rows["a"].macs == 14 * 14 * 9 * 4 * 8 and rows["b"].macs == 14 * 14 * 25 * 4 * 8
+    assert rows[""].fields[0].size == 5 and rows["a"].fields[0].size == 3
+
+
+@pytest.mark.parametrize(
+    ("layers", "height", "width"),
+    [
+        ([nn.Conv2d(1, 1, (1, 7), padding=(0, 3)), nn.Conv2d(1, 1, (7, 1), padding=(3, 0))], 7, 7),
+        ([nn.Conv2d(1, 1, (1, 7))], 1, 7),
+        ([nn.MaxPool2d(3, 1, dilation=2)], 5, 5),
+        ([nn.Conv2d(1, 1, 3, dilation=3)], 7, 7),
+        ([nn.ZeroPad2d(1), nn.Conv2d(1, 1, 3), nn.MaxPool2d(2, 2, ceil_mode=True)], 4, 4),
+    ],
+)
+def test_fields_of_other_windows(layers, height, width):
+    fields = trace(nn.Sequential(*layers), (1, 31, 31)).rows[-1].fields
+    assert (fields[0].size, fields[1].size) == (height, width)
+
+
+def test_a_mean_over_the_map_sees_all_of_it():
+    assert trace(nn.Sequential(nn.AdaptiveAvgPool2d(1)), (1, 9, 9)).rows[-1].fields is None
+
+
 def test_known_receptive_fields():
     assert describe("resnet152").receptive_field_px == 1507
     assert describe("lenet5").receptive_field_px == 32  # C5 sees the whole input
@@ -103,12 +137,27 @@ def test_known_receptive_fields():
 def test_lenet_by_hand():
     rows = {row.name: row for row in describe("lenet5").stages}
     assert [rows[n].macs for n in ("C1", "C3", "C5", "F6", "classifier")] == [117_600, 150_000, 48_000, 10_080, 840]
+    assert [rows[n].activations for n in rows] == [4704, 0, 1600, 0, 120, 0, 84, 10]
     assert [rows[n].jump_px for n in ("C1", "S2", "C3", "S4")] == [1, 2, 2, 4]
 
 
 def test_published_figures_stand_beside():
     printed = {fact.quantity: fact.value for fact in describe("lenet5").published}
     assert printed["params"] == 60_000 and printed["connections"] == 340_908
+
+
+def test_published_figures_stand_beside_the_papers_network_alone():
+    assert describe("resnet50").published and describe("resnet50").departures
+    assert describe("resnet50", input_size=64).published == []
+    assert describe(create_model("resnet20_cifar", attention="se")).published == []
+
+
+def test_stored_size_is_the_files(tmp_path):
+    from convarium.tensors import save_tensors
+
+    network = create_model("resnet20_cifar")
+    save_tensors(tmp_path / "w.safetensors", network.state_dict(), {})
+    assert describe(network).size_mib == pytest.approx((tmp_path / "w.safetensors").stat().st_size / 2**20, abs=0.03)
 
 
 def test_other_sizes():

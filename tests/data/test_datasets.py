@@ -59,6 +59,32 @@ def test_a_class_missing_from_val_never_shifts_a_label(images, tmp_path):
     assert any("val has no images of: bee" in note for note in dataset.notes)
 
 
+def test_a_stray_folder_beside_the_splits_is_left_out_and_said(images, tmp_path):
+    root = split_folder(images, tmp_path / "split")
+    shutil.copytree(images, root / "__MACOSX")
+    dataset = open_dataset(root)
+    assert dataset.class_names == ["ant", "bee", "cat"] and len(dataset.ids) == 72 and dataset.brings_splits
+    assert any("left out what is beside the splits: __MACOSX" in note for note in dataset.notes)
+    shutil.copytree(images, root / "Validation")
+    with pytest.raises(DataError, match="has two folders for val: Validation and val; keep one"):
+        open_dataset(root)
+
+
+def test_a_class_may_be_called_train(images, tmp_path):
+    for name in ("car", "train", "val"):
+        shutil.copytree(images / "ant", tmp_path / "v" / name)
+    dataset = open_dataset(tmp_path / "v")
+    assert dataset.class_names == ["car", "train", "val"] and not dataset.brings_splits
+
+
+def test_digits_are_the_embedded_ones_even_beside_a_folder_of_that_name(tmp_path, monkeypatch):
+    (tmp_path / "digits").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert len(open_dataset("digits").ids) == 1797
+    with pytest.raises(DataError, match="holds no images"):
+        open_dataset("./digits")
+
+
 def test_hidden_empty_and_foreign_things_are_left_out_and_said(folder):
     (folder / ".ipynb_checkpoints").mkdir()
     (folder / "empty").mkdir()

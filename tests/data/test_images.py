@@ -1,5 +1,7 @@
 """Reading images: every mode to 8-bit grey or RGB, orientation, and files that are not whole."""
 
+import os
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -54,10 +56,19 @@ def test_what_is_not_an_image_is_refused(tmp_path):
     (tmp_path / "page.jpg").write_text("<html>")
     with pytest.raises(DataError, match=r"cannot read the image .*page\.jpg"):
         read_image(tmp_path / "page.jpg")
-    with pytest.raises(DataError, match="no image"):
+    with pytest.raises(DataError, match="does not exist"):
         read_image(tmp_path / "none.png")
-    with pytest.raises(DataError, match="is a folder"):
+    with pytest.raises(DataError, match="is not an image file"):
         read_image(tmp_path)
+
+
+def test_a_pipe_and_a_picture_of_fractions_are_refused(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png' is not an image file"):
+        read_image(tmp_path / "pipe.png")
+    Image.fromarray(np.random.rand(4, 4).astype(np.float32)).save(tmp_path / "f.tif")
+    with pytest.raises(DataError, match="fractions without a known white"):
+        read_image(tmp_path / "f.tif")
 
 
 def test_a_header_that_promises_too_many_pixels_is_refused_before_decoding(tmp_path):

@@ -31,7 +31,8 @@ def folder(tmp_path_factory):
     with torch.no_grad():
         model.get_classifier().weight *= 20
     path = tmp_path_factory.mktemp("run")
-    save_run(path, model, Preprocessing(32, 3, (0.5,) * 3, (0.25,) * 3), NAMES)
+    settings = Preprocessing(32, 3, (0.5,) * 3, (0.25,) * 3)
+    save_run(path, model, settings, NAMES, data={"name": "none", "fingerprint": "", "seed": 0})
     return path
 
 

@@ -42,6 +42,18 @@ def test_another_folder_is_judged_whole(run, tmp_path, draw_folder):
     assert evaluate(run, data=str(other)).images == 9
 
 
+def test_a_folder_that_changed_since_training_is_judged_with_a_warning(images, tmp_path, capsys):
+    from convarium import train
+
+    data = shutil.copytree(images, tmp_path / "data")
+    train(str(data), model="lenet5_modern", output=tmp_path / "run", epochs=1, threads=1)
+    capsys.readouterr()
+    assert evaluate(tmp_path / "run", data=str(data)).split == "val" and capsys.readouterr().err == ""
+    shutil.copy(data / "ant" / "000.png", data / "ant" / "new.png")
+    assert evaluate(tmp_path / "run", data=str(data)).images == 37
+    assert "has changed since" in capsys.readouterr().err
+
+
 def test_errors_are_counted_from_the_confusion(run, tmp_path, draw_folder):
     """Pictures of ants in the folder of bees are mistakes, and are named."""
     wrong = draw_folder(tmp_path / "wrong", {"ant": 4, "bee": 4, "cat": 4}, seed=3)

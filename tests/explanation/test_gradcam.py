@@ -23,7 +23,8 @@ def test_with_a_mean_and_a_linear_head_it_is_the_class_activation_map(network):
     maps = network.forward_features(x).detach()
     weights = network.get_classifier().weight[target].detach()
     cam = F.relu(torch.einsum("nc,nchw->nhw", weights, maps))
-    cam = F.interpolate((cam / cam.amax((1, 2), keepdim=True))[:, None], (32, 32), mode="bilinear")[:, 0]
+    cam = F.interpolate(cam[:, None], (32, 32), mode="bilinear")[:, 0]
+    cam = cam / cam.amax((1, 2), keepdim=True)
     torch.testing.assert_close(grad_cam(network, x, target, "stage3"), cam, atol=1e-5, rtol=1e-4)
 
 
@@ -75,11 +76,23 @@ def test_the_verb_draws_a_picture(run, images, tmp_path):
         assert picture.format == "PNG" and min(picture.size) > 200
 
 
+def test_images_of_one_name_get_a_picture_each(run, images, tmp_path):
+    paths = [images / "ant" / "000.png", images / "bee" / "000.png", images / "bee" / "000.png"]
+    pictures = [row.picture for row in explain(run, paths, output=tmp_path).rows]
+    assert len(set(pictures)) == 3 == len(list(tmp_path.iterdir()))
+    with pytest.raises(UsageError, match="no image to explain"):
+        explain(run, [])
+    with pytest.raises(UsageError, match="--method must be one of gradcam; got 'lime'"):
+        explain(run, paths, method="lime")
+    with pytest.raises(UsageError, match="cannot make the folder"):
+        explain(run, paths, output=images / "ant" / "000.png")
+
+
 def test_what_is_not_there_is_named(run, images, tmp_path):
     image = images / "bee" / "000.png"
     with pytest.raises(UsageError, match="no class 'be'; nearest: bee"):
         explain(run, [image], class_name="be")
     with pytest.raises(UsageError, match="has no stage 'conv5_x'; stages: conv1, stage1"):
         explain(run, [image], stage="conv5_x")
-    with pytest.raises(DataError, match="no image"):
+    with pytest.raises(DataError, match="does not exist"):
         explain(run, [tmp_path / "none.png"])

@@ -33,10 +33,8 @@ def network(request):
 
 
 def test_every_address_resolves():
-    for address, arguments in CATALOGUE.values():
+    for address, _ in CATALOGUE.values():
         assert callable(resolve(address))
-        for value in arguments.values():
-            assert not isinstance(value, str) or callable(resolve(value))
     for address in ATTENTION.values():
         assert callable(resolve(address))
 
@@ -98,6 +96,9 @@ def test_intermediates_by_name_position_and_number(network):
         assert torch.equal(by_name[0], maps[1]) and torch.equal(by_name[1], maps[0])
         assert torch.equal(network.forward_intermediates(x, [-1], intermediates_only=True)[0], last)
         assert len(network.forward_intermediates(x, 2, intermediates_only=True)) == 2
+    for number in (0, -1, 99):
+        with pytest.raises(UsageError, match=f"stages; got a number of {number} last ones"):
+            network.forward_intermediates(x, number)
     with pytest.raises(UsageError, match="has no stage 'conv99'"):
         network.forward_intermediates(x, ["conv99"])
 
@@ -136,6 +137,8 @@ def test_features_only_is_the_pyramid(name):
     features = on_meta(name, features_only=True).eval()
     maps = features(torch.empty(1, *features.network.input_size, device="meta"))
     assert [m.shape[1] for m in maps] == features.feature_info.channels()
+    first = on_meta(name, features_only=True, out_indices=[0])
+    assert list(first.network.stages)[-1] == first.feature_info.module_name()[0]
     last = on_meta(name, features_only=True, out_indices=[-1]).eval()
     assert last(torch.empty(1, *features.network.input_size, device="meta"))[0].shape == maps[-1].shape
 

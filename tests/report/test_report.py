@@ -26,6 +26,16 @@ def test_the_page_shows_the_measured_numbers(run, tmp_path):
     assert facts.params == 269_722 - 7 * 65  # three classes instead of ten
 
 
+def test_the_best_run_comes_first(run, tmp_path):
+    worse = shutil.copytree(run, tmp_path / "worse")
+    evaluation = json.loads((worse / "evaluation.json").read_text())
+    (worse / "evaluation.json").write_text(json.dumps({**evaluation, "top1_error_percent": 50.0}))
+    ranked = write_report(tmp_path / "page.html", [worse, run], title="Two")
+    assert [facts.folder for facts in ranked] == [run, worse]
+    page = (tmp_path / "page.html").read_text()
+    assert page.index("0.00 %") < page.index("50.00 %") and page.count("<svg") == 3
+
+
 def test_names_are_text(run, tmp_path):
     copied = shutil.copytree(run, tmp_path / "run")
     evaluation = json.loads((copied / "evaluation.json").read_text())

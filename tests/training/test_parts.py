@@ -12,7 +12,8 @@ from convarium.training.optimizer import learning_rate, make_average, make_optim
 from convarium.training.threads import calibrate
 
 RECIPE = resolve(
-    default_recipe("resnet20_cifar", "digits", 1000, 32, natural=False), dict(epochs=10, learning_rate=1.0)
+    default_recipe("resnet20_cifar", "digits", 1000, 32, natural=False, optimizer="sgd"),
+    dict(epochs=10, learning_rate=1.0),
 )
 
 
@@ -25,7 +26,7 @@ def test_warm_up_then_half_a_cosine():
 
 
 def test_steps_of_a_tenth_at_half_and_three_quarters():
-    recipe = resolve(RECIPE, dict(schedule="step", warmup_epochs=0.0, learning_rate=1.0))
+    recipe = resolve(RECIPE, dict(schedule="step", warmup_epochs=0.0))
     assert [learning_rate(recipe, e) for e in (0, 4.99, 5, 7.49, 7.5, 9.9)] == pytest.approx(
         [1, 1, 0.1, 0.1, 0.01, 0.01]
     )

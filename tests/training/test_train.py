@@ -16,7 +16,7 @@ import torch
 from convarium import load_run, train
 from convarium.errors import ConvariumError, DataError, UsageError
 from convarium.recipe import read_recipe
-from convarium.runs import load_tensors
+from convarium.tensors import load_tensors
 
 OPTIONS = dict(model="resnet20_cifar", image_size=16, epochs=3, batch_size=8, threads=1, ema=0.9)
 FLAGS = ["--model", "resnet20_cifar", "--image-size", "16", "--epochs", "3", "--batch-size", "8", "--threads", "1"]
@@ -126,10 +126,7 @@ def test_signals_write_a_checkpoint_and_say_how_to_go_on(images, tmp_path, numbe
     _, said = process.communicate(timeout=60)
     assert process.returncode == code
     last = said.strip().splitlines()[-1]
-    assert (
-        last.startswith("error: stopped; a checkpoint is written; to go on: convarium train")
-        and "Traceback" not in said
-    )
+    assert last.startswith("stopped; a checkpoint is written; to go on: convarium train") and "Traceback" not in said
 
 
 def stopped_run(whole: Path, output: Path) -> Path:
@@ -164,8 +161,6 @@ def test_when_no_checkpoint_is_whole_it_says_so(images, whole, tmp_path):
 
 
 def test_a_full_disk_leaves_the_last_checkpoint_whole(images, whole, tmp_path, monkeypatch):
-    from convarium.training import checkpoint
-
     output = stopped_run(whole, tmp_path / "run")
     kept = sorted(output.glob("checkpoints/*"))
     kept[-1].unlink()
@@ -174,11 +169,10 @@ def test_a_full_disk_leaves_the_last_checkpoint_whole(images, whole, tmp_path, m
     def full(*arguments, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("safetensors.torch.save_file", full)
-    with pytest.raises(ConvariumError, match=r"cannot write .*step-.*: No space left on device"):
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(ConvariumError, match=r"cannot write .*: No space left on device"):
         train(str(images), model="resnet20_cifar", output=output, resume=True)
     assert kept[0].read_bytes() == before and [p.name for p in output.glob("checkpoints/*")] == [kept[0].name]
-    assert checkpoint.KEEP == 2
 
 
 def test_a_loss_that_is_not_a_number_stops_the_run_and_reaches_no_checkpoint(images, tmp_path, monkeypatch):
@@ -192,7 +186,7 @@ def test_a_loss_that_is_not_a_number_stops_the_run_and_reaches_no_checkpoint(ima
 
     monkeypatch.setattr(loop, "augment", poisoned)
     output = tmp_path / "run"
-    with pytest.raises(ConvariumError, match=r"the loss became nan in epoch 2: lower --learning-rate") as stop:
+    with pytest.raises(ConvariumError, match=r"the loss became nan in epoch 2: train anew") as stop:
         train(str(images), output=output, **OPTIONS)
     assert stop.value.exit_code == 1
     kept = list(output.glob("checkpoints/*"))
@@ -208,13 +202,86 @@ def test_the_output_folder_is_guarded(images, whole, tmp_path):
     assert (whole / "model.safetensors").read_bytes() == before
     (tmp_path / "papers").mkdir()
     (tmp_path / "papers" / "thesis.txt").write_text("mine")
-    with pytest.raises(UsageError, match="exists and is not a run: choose another --output"):
-        train(str(images), output=tmp_path / "papers", overwrite=True, **OPTIONS)
-    assert (tmp_path / "papers" / "thesis.txt").read_text() == "mine"
+    for config in ("", "{}"):
+        with pytest.raises(UsageError, match=r"papers holds what is not a run's \((config.json|thesis.txt)\)"):
+            train(str(images), output=tmp_path / "papers", overwrite=True, **OPTIONS)
+        assert (tmp_path / "papers" / "thesis.txt").read_text() == "mine"
+        (tmp_path / "papers" / "config.json").write_text(config or "{}")
+    with pytest.raises(UsageError, match=r"thesis.txt is not a folder"):
+        train(str(images), output=tmp_path / "papers" / "thesis.txt", **OPTIONS)
+    for inside in (images, images.parent, images / "ant"):
+        with pytest.raises(UsageError, match="must not lie in one another"):
+            train(str(images), output=inside, overwrite=True, **OPTIONS)
+    assert len(list(images.rglob("*.png"))) == 36
     with pytest.raises(DataError, match="is not a run that can be resumed"):
         train(str(images), model="resnet20_cifar", output=tmp_path / "none", resume=True)
     with pytest.raises(UsageError, match="give one of them"):
         train(str(images), model="resnet20_cifar", output=whole, resume=True, overwrite=True)
+
+
+def test_the_old_run_stands_until_the_new_one_can_begin(folder, whole, tmp_path):
+    output = tmp_path / "run"
+    shutil.copytree(whole, output)
+    (folder / "bee" / "003.png").write_bytes(b"not a picture")
+    with pytest.raises(DataError, match="cannot read the image"):
+        train(str(folder), output=output, overwrite=True, **OPTIONS)
+    assert same(whole, output)
+
+
+def test_a_run_that_lacks_its_log_goes_on(images, whole, tmp_path):
+    output = stopped_run(whole, tmp_path / "run")
+    (output / "metrics.jsonl").unlink()
+    train(str(images), model="resnet20_cifar", output=output, resume=True)
+    assert same(whole, output) and losses(whole) == losses(output)
+
+
+def test_checkpoints_by_time_change_nothing(images, whole, tmp_path, monkeypatch):
+    from convarium.training import loop
+
+    saved = []
+    save = loop.save_checkpoint
+    monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1)
+    monkeypatch.setattr(loop, "save_checkpoint", lambda *args: saved.append(args[1]) or save(*args))
+    train(str(images), output=tmp_path / "run", **OPTIONS)
+    assert len(saved) > 3 and same(whole, tmp_path / "run")
+
+
+def test_an_overflow_in_a_gradient_stops_the_run(images, tmp_path, monkeypatch):
+    output = tmp_path / "run"
+
+    def overflow(parameters, limit):
+        return torch.tensor(float("inf"))
+
+    monkeypatch.setattr("torch.nn.utils.clip_grad_norm_", overflow)
+    with pytest.raises(ConvariumError, match="the gradient became inf in epoch 1: train anew"):
+        train(str(images), output=output, **OPTIONS)
+    assert not (output / "model.safetensors").exists() and not list(output.glob("checkpoints/*"))
+
+
+def test_the_recipes_threads_are_what_torch_uses(images, tmp_path, monkeypatch):
+    from convarium.training import loop
+
+    used = []
+    step = loop._step
+    monkeypatch.setattr(loop, "_step", lambda *args: used.append(torch.get_num_threads()) or step(*args))
+    train(str(images), output=tmp_path / "run", **{**OPTIONS, "epochs": 1, "threads": 2})
+    assert set(used) == {2} and torch.get_num_threads() == 1
+    assert load_run(tmp_path / "run").own["threads"] == 2
+
+
+def test_names_of_any_kind_reach_pages_and_pictures(draw_folder, tmp_path, capsys):
+    """Dollars are formulas to matplotlib, brackets markup to rich, colons emoji."""
+    from convarium.cli import main
+
+    names = {r"$\frac{$": 3, "[/x]": 3, ":smile:": 3, "<b>": 3}
+    data = draw_folder(tmp_path / "[/d]", names)
+    run = tmp_path / "[bold]r"
+    small = ["--model", "lenet5_modern", "--epochs", "1", "--threads", "1"]
+    assert main(["train", str(data), *small, "--output", str(run)]) == 0
+    assert str(run) in capsys.readouterr().out
+    for verb in (["evaluate", str(run), "--data", str(data)], ["explain", str(run), str(data / ":smile:" / "000.png")]):
+        assert main(verb) == 0
+        assert ":smile:" in capsys.readouterr().out
 
 
 def test_a_resumed_run_keeps_its_options_and_its_data(images, folder, whole, tmp_path):
@@ -234,8 +301,13 @@ def test_a_resumed_run_keeps_its_options_and_its_data(images, folder, whole, tmp
     [
         (dict(model="resnet20_cifr"), "no network named 'resnet20_cifr'; nearest: resnet20_cifar"),
         (dict(image_size=2), "takes images of at least 4x4 pixels; got 2x2"),
-        (dict(model="lenet5", image_size=64), "the dense head takes 120 features; a 9x9 map gave 9720"),
+        (dict(model="lenet5", image_size=64), "a 9x9 map gave 9720: give it images of 32x32"),
         (dict(attention="sc"), "no attention named 'sc'"),
+        (dict(batch_size=1), "--batch-size must be between 2 and"),
+        (dict(seed=-1), "--seed must be between 0 and"),
+        (dict(epochs="2"), "--epochs must be between 1 and 100000; got '2'"),
+        (dict(optimizer="adam"), "--optimizer must be one of sgd, adamw, rmsprop; got 'adam'"),
+        (dict(schedule="linear"), "--schedule must be one of cosine, step; got 'linear'"),
         (dict(epochs=0), "--epochs must be between 1 and 100000; got 0"),
         (dict(learning_rate=-1.0), "--learning-rate must be between 0 and 100; got -1.0"),
     ],

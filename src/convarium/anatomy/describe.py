@@ -43,7 +43,8 @@ class Description:
 
     ``params`` counts trainable parameters, ``macs`` multiply-adds of convolutions and matrix products for one image,
     ``activations`` the outputs of those (the definition of Radosavovic et al., CVPR 2020), ``size_mib`` the parameters
-    and buffers as stored; ``not_counted`` names the operations that no rule covers.
+    and buffers as stored; ``published`` is empty for another input or other arguments than the paper's; ``not_counted``
+    names the operations that no rule covers.
     """
 
     name: str
@@ -84,22 +85,20 @@ def describe(model: Model, /, *, input_size: int | tuple[int, ...] | None = None
     Raises:
         UsageError: no such network, or an image too small for it.
     """
-    import torch
-
     from convarium.anatomy.trace import trace
-    from convarium.networks import check_name, create_model
+    from convarium.networks import create_on_meta
 
     if isinstance(model, str):
-        check_name(model)
-        with torch.device("meta"):
-            channels = _full_size(input_size, (0, 0, 0))[0]
-            model = create_model(model, in_chans=channels or None)
+        own = create_on_meta(model)
+        channels = _full_size(input_size, own.input_size)[0]
+        model = own if channels == own.input_size[0] else create_on_meta(model, in_chans=channels)
     size = _full_size(input_size, model.input_size)
     traced = trace(model, size)
     params = {name: p.numel() for name, p in model.named_parameters() if p.requires_grad}
     stages = [_gather(name, prefix, traced.rows, params) for name, prefix in _parts(model)]
     stored = sum(t.numel() * t.element_size() for t in model.state_dict().values())
     facts = find_facts(model.name)
+    as_published = facts is not None and size == facts.input and not model.arguments
     last = stages[len(model.stages) - 1]
     return Description(
         name=model.name,
@@ -111,7 +110,7 @@ def describe(model: Model, /, *, input_size: int | tuple[int, ...] | None = None
         activations=sum(row.activations for row in traced.rows),
         size_mib=round(stored / 2**20, 2),
         receptive_field_px=last.receptive_field_px,
-        published=list(facts.published) if facts else [],
+        published=list(facts.published) if facts and as_published else [],
         departures=list(facts.departures) if facts else [],
         not_counted=dict(traced.not_counted),
         print_layers=layers,
@@ -122,7 +121,7 @@ def _full_size(asked: int | Sequence[int] | None, own: tuple[int, int, int]) -> 
     if asked is None:
         return own
     sizes = (asked, asked) if isinstance(asked, int) else tuple(asked)
-    if len(sizes) not in (2, 3) or min(sizes) < 1:
+    if len(sizes) not in (2, 3) or not all(isinstance(side, int) and 1 <= side <= 65_536 for side in sizes):
         raise UsageError(f"input size must be a side, (height, width) or (channels, height, width); got {asked}")
     return (own[0], *sizes) if len(sizes) == 2 else (sizes[0], sizes[1], sizes[2])
 

@@ -26,7 +26,18 @@ FREE = {
     *POOLING,
     *(aten.native_batch_norm, aten.relu, aten.sigmoid, aten.tanh),
     *(aten.add, aten.sub, aten.mul, aten.pow, aten.sum, aten.mean, aten.amax),
-    *(aten.cat, aten.detach, aten.index_select, aten.slice, aten.t, aten.unsqueeze, aten.view, aten.zeros_like),
+    *(
+        aten.cat,
+        aten.constant_pad_nd,
+        aten.detach,
+        aten.split,
+        aten.index_select,
+        aten.slice,
+        aten.t,
+        aten.unsqueeze,
+        aten.view,
+        aten.zeros_like,
+    ),
 }
 
 
@@ -118,13 +129,14 @@ class _Recorder(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
-        sources = [self.seen[id(x)][1] for x in _tensors(args) if id(x) in self.seen]
-        result = out[0] if isinstance(out, tuple | list) else out
-        if not sources or not isinstance(result, Tensor):
-            return out
+        sources = [self.seen[id(x)] for x in _tensors(args) if id(x) in self.seen]
+        results = _tensors(out if isinstance(out, tuple | list) else [out])
         packet = func.overloadpacket
-        fields = _seen_through(packet, args, result, sources)
-        self.remember(result, fields)
+        if not results or not (sources or packet in flop_registry):
+            return out
+        result, fields = results[0], _seen_through(packet, args, results[0], sources)
+        for each in results:  # a split has several
+            self.remember(each, fields)
         if self.stack:
             self._record(packet, args, kwargs, out, result, fields)
         return out
@@ -150,11 +162,9 @@ def _tensors(args: Any) -> list[Tensor]:
     return [x for x in flat if isinstance(x, Tensor)]
 
 
-def _seen_through(packet: Any, args: Any, result: Tensor, sources: list[Fields]) -> Fields:
-    if result.ndim != 4:
-        return None  # flattened or averaged over the map: the whole image
-    local = [fields for fields in sources if fields is not None]
-    if not local or (len(local) < len(sources) and packet is not aten.mul):
+def _seen_through(packet: Any, args: Any, result: Tensor, sources: list[tuple[Tensor, Fields]]) -> Fields:
+    local = [fields for _, fields in sources if fields is not None]
+    if not local or (len(local) < len(sources) and packet not in (aten.mul, aten.div)):
         return None  # a factor that saw the whole image is a gate, and counts as a constant
     joined = local[0]
     for other in local[1:]:
@@ -166,13 +176,18 @@ def _seen_through(packet: Any, args: Any, result: Tensor, sources: list[Fields])
         kernel = args[1]
         stride = args[2] if len(args) > 2 and args[2] else kernel
         padding = args[3] if len(args) > 3 else (0, 0)
-        return _windows(joined, kernel, stride, padding, (1, 1))
+        dilation = args[4] if packet is aten.max_pool2d_with_indices and len(args) > 4 else (1, 1)
+        return _windows(joined, kernel, stride, padding, dilation)
     if packet is aten.slice and args[1] in (2, 3):
         axis = args[1] - 2
         start, step = args[2] or 0, args[4] if len(args) > 4 else 1
         moved = joined[axis].window(1, step, -start)
         return (moved, joined[1]) if axis == 0 else (joined[0], moved)
-    return joined
+    if packet is aten.constant_pad_nd and result.ndim == 4:
+        left, _, top, _ = (*args[1], 0, 0)[:4]
+        return joined[0].window(1, 1, top), joined[1].window(1, 1, left)
+    kept = any(x.shape[-2:] == result.shape[-2:] for x, _ in sources)
+    return joined if result.ndim >= 4 and kept else None  # flattened or averaged over the map: the whole image
 
 
 def _windows(fields: tuple[Field, Field], kernel: Any, stride: Any, padding: Any, dilation: Any) -> tuple[Field, Field]:

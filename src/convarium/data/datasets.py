@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convarium.data.images import SUFFIXES, as_channels, read_image
+from convarium.data.images import SUFFIXES, as_channels, image_files, read_image
 from convarium.errors import DataError, nearest, require
 
 EMBEDDED = ("digits",)
@@ -29,6 +29,7 @@ class Dataset:
         images: decoded ``(n, H, W, C)`` uint8, or the files' paths.
         splits: split name to positions.
         notes: what was left out, and why.
+        brings_splits: the data says itself which images are held out.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Dataset:
     images: np.ndarray | list[Path]
     splits: dict[str, np.ndarray]
     notes: list[str] = field(default_factory=list)
+    brings_splits: bool = True
 
     def read(self, position: int, channels: int) -> np.ndarray:
         """One image, ``(H, W, channels)`` uint8."""
@@ -70,18 +72,31 @@ def open_dataset(data: str | Path, seed: int = 0) -> Dataset:
     Raises:
         DataError: no such data, no images, fewer than two classes, or splits whose classes disagree.
     """
-    if str(data) in EMBEDDED and not Path(data).exists():
+    if str(data) in EMBEDDED:  # a folder of that name is ./digits
         return _digits()
     root = Path(data)
-    if not root.is_dir():
+    if not str(data) or not root.is_dir():
         hint = nearest(str(data), [*EMBEDDED, *_siblings(root)])
         raise DataError(f"no data {str(data)!r}: neither a folder nor an embedded data set; {hint}")
     notes: list[str] = []
     folders = _folders(root, notes)
-    splits = {SPLIT_NAMES[f.name.lower()]: f for f in folders if f.name.lower() in SPLIT_NAMES}
-    if "train" in splits and len(splits) == len(folders) > 1:
-        return _split_folder(root, splits, seed, notes)
+    splits = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
+    # A folder `train` that holds pictures itself is a class of vehicles.
+    if len(splits) > 1 and any(f.name.lower() == "train" and _folders(f, []) for f in splits):
+        if others := [folder.name for folder in folders if folder not in splits]:
+            notes.append(f"{root}: left out what is beside the splits: {', '.join(others)}")
+        return _split_folder(root, _by_split(root, splits), seed, notes)
     return _flat_folder(root, folders, seed, notes)
+
+
+def _by_split(root: Path, folders: list[Path]) -> dict[str, Path]:
+    named: dict[str, Path] = {}
+    for folder in folders:
+        split = SPLIT_NAMES[folder.name.lower()]
+        if split in named:
+            raise DataError(f"{root} has two folders for {split}: {named[split].name} and {folder.name}; keep one")
+        named[split] = folder
+    return named
 
 
 def _siblings(path: Path) -> list[str]:
@@ -109,7 +124,7 @@ def _flat_folder(root: Path, folders: list[Path], seed: int, notes: list[str]) -
     splits = _stratified(labels, seed)
     if not len(splits["val"]):
         raise DataError(f"{root} has one image per class: two or more are needed, to train on one and judge on another")
-    return _dataset(root, names, labels, files, splits, notes)
+    return _dataset(root, names, labels, files, splits, notes, brings_splits=False)
 
 
 def _split_folder(root: Path, folders: dict[str, Path], seed: int, notes: list[str]) -> Dataset:
@@ -134,14 +149,21 @@ def _split_folder(root: Path, folders: dict[str, Path], seed: int, notes: list[s
     if "val" not in splits:
         inner = _stratified(labels_array[splits["train"]], seed)
         splits["train"], splits["val"] = splits["train"][inner["train"]], splits["train"][inner["val"]]
-    return _dataset(root, names, labels_array, files, splits, notes)
+    return _dataset(root, names, labels_array, files, splits, notes, brings_splits=True)
 
 
 def _dataset(
-    root: Path, names: list[str], labels: np.ndarray, files: list[Path], splits: dict[str, np.ndarray], notes: list[str]
+    root: Path,
+    names: list[str],
+    labels: np.ndarray,
+    files: list[Path],
+    splits: dict[str, np.ndarray],
+    notes: list[str],
+    *,
+    brings_splits: bool,
 ) -> Dataset:
     ids = [file.relative_to(root).as_posix() for file in files]
-    return Dataset(str(root), names, labels.astype(np.int64), ids, files, splits, notes)
+    return Dataset(str(root), names, labels.astype(np.int64), ids, files, splits, notes, brings_splits)
 
 
 def _folders(root: Path, notes: list[str]) -> list[Path]:
@@ -152,11 +174,9 @@ def _folders(root: Path, notes: list[str]) -> list[Path]:
 
 
 def _files(folder: Path, notes: list[str]) -> list[Path]:
-    entries = sorted((entry for entry in folder.rglob("*") if entry.is_file()), key=lambda entry: entry.as_posix())
-    visible = [entry for entry in entries if not entry.name.startswith(".")]
-    images = [entry for entry in visible if entry.suffix.lower() in SUFFIXES]
-    if len(images) < len(visible):
-        notes.append(f"{folder}: left out {len(visible) - len(images)} files that are not images")
+    images, others = image_files(folder)
+    if others:
+        notes.append(f"{folder}: left out {others} files that are not images")
     return images
 
 

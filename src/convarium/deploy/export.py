@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from convarium.errors import DataError, require
+from convarium.errors import DataError, UsageError, check_choice, require
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -55,22 +55,27 @@ def export(run: Path, /, *, format: Literal["onnx"] = "onnx", output: Path | Non
         GateError: the file would not agree with torch; none is written.
     """
     from convarium import __version__
+    from convarium.console import stderr
     from convarium.deploy.onnx import export_onnx
     from convarium.runs import load_run
 
     for module in ("onnx", "onnxscript", "onnxruntime"):
         require(module, "onnx")
+    check_choice("--format", format, ["onnx"])
     loaded = load_run(run)
-    path = output or loaded.path / "model.onnx"
+    path = Path(output) if output else loaded.path / "model.onnx"
+    if path.suffix != ".onnx" or (path.exists() and not path.is_file()):
+        raise UsageError(f"--output must be a file that ends in .onnx; got {str(path)!r}")
     metadata = {
         "architecture": loaded.model.name,
         "class_hash": loaded.own["class_hash"],
         "convarium": __version__,
     }
     images = _real_images(loaded)
-    parity = export_onnx(
-        loaded.model, loaded.preprocessing, loaded.class_names, path, metadata=metadata, parity_images=images
-    )
+    with stderr().status("exporting, and comparing with torch"):
+        parity = export_onnx(
+            loaded.model, loaded.preprocessing, loaded.class_names, path, metadata=metadata, parity_images=images
+        )
     return Exported(str(path), parity.bytes / 2**20, parity.opset, parity.images, parity.largest_difference)
 
 

@@ -6,6 +6,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convarium.console import counting
+from convarium.data.images import image_files
 from convarium.deploy.predictor import Prediction, Predictor
 from convarium.errors import DataError, UsageError
 
@@ -46,17 +48,21 @@ def predict(source: Path, images: list[Path], /, *, top: int = 5) -> Predictions
         raise UsageError(f"--top must be 1 or more; got {top}")
     if not images:
         raise UsageError("no image to predict: convarium predict RUN IMAGE...")
+    files = _files([Path(path) for path in images])
+    rows: list[Prediction] = []
     predictor = Predictor(source)
-    return Predictions(list(predictor.predict(_files(images), top=top)))
+    with counting("predicting", len(files)) as tick:
+        for prediction in predictor.predict(files, top=top):
+            rows.append(prediction)
+            tick(len(rows))
+    return Predictions(rows)
 
 
 def _files(images: list[Path]) -> list[Path]:
-    from convarium.data.images import SUFFIXES
-
     files = []
     for path in images:
         if path.is_dir():
-            inside = sorted(entry for entry in path.rglob("*") if entry.suffix.lower() in SUFFIXES)
+            inside, _ = image_files(path)
             if not inside:
                 raise DataError(f"{path} holds no images")
             files += inside

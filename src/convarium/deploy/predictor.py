@@ -31,7 +31,7 @@ class Predictor:
     Args:
         source: an exported ``.onnx`` file, or a run folder.
         threads: for one image; ``None`` leaves it to the runtime. For a run folder this is torch's number of threads,
-            which the whole process shares.
+            which the whole process shares; ``None`` means the number that training measured to be quickest.
 
     Attributes:
         class_names: in the order of the logits.
@@ -49,6 +49,8 @@ class Predictor:
         if threads is not None and threads < 1:
             raise UsageError(f"threads must be 1 or more; got {threads}")
         path = Path(source)
+        if path.is_file() and path.suffix == ".safetensors":
+            raise DataError(f"{path} holds weights alone: give its run folder, {path.parent}")
         exported = path.suffix == ".onnx" or path.is_file()
         open_source = _open_onnx if exported else _open_run
         self._logits, self.class_names, self.preprocessing = open_source(path, threads)
@@ -104,8 +106,7 @@ def _open_run(path: Path, threads: int | None) -> tuple[Logits, list[str], Prepr
 
     run = load_run(path)
     network = torch.nn.Sequential(Preprocess(run.preprocessing), run.model)
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads or run.own.get("threads") or torch.get_num_threads())  # as measured in training
 
     def logits(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

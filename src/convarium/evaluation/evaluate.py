@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import numpy as np
 
 from convarium.data.datasets import Dataset, check_classes, open_dataset
-from convarium.errors import DataError
+from convarium.errors import DataError, check_choice
 from convarium.evaluation.metrics import confusion_matrix, softmax, top_k_error_percent
 
 if TYPE_CHECKING:
@@ -83,22 +83,21 @@ def evaluate(run: Path, /, *, data: str, split: Split = "held-out", map_by_name:
     Raises:
         DataError: a run, folder or image that cannot be read, or classes that are not the weights'.
     """
+    from convarium.console import stderr
     from convarium.runs import load_run
 
+    check_choice("--split", split, get_args(Split))
     loaded = load_run(run)
     trained_on = loaded.own["data"]
     dataset = open_dataset(data, trained_on["seed"])
     chosen = split
     if split == "held-out":
         known = dataset.fingerprint == trained_on["fingerprint"]
-        brings_splits = known or data == "digits" or _is_split(Path(data))
-        chosen = dataset.held_out if brings_splits else "all"  # type: ignore[assignment]
+        chosen = dataset.held_out if known or dataset.brings_splits else "all"  # type: ignore[assignment]
+        if not known and Path(data).resolve() == Path(trained_on["name"]).resolve():
+            stderr().print(f"{data} has changed since {run} was trained on it: it may have learnt some of these images")
     labels = check_classes(dataset, loaded.class_names, map_by_name=map_by_name)
     return evaluate_model(loaded.model, loaded.preprocessing, dataset, chosen, loaded.class_names, labels)
-
-
-def _is_split(root: Path) -> bool:
-    return (root / "train").is_dir()
 
 
 def evaluate_model(

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from convarium.errors import UsageError, nearest
+from convarium.errors import UsageError, check_choice, nearest
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -71,23 +71,41 @@ def explain(
         DataError: a run or image that cannot be read.
     """
     from convarium.atomic import replacing
+    from convarium.console import counting
     from convarium.data.images import read_image
     from convarium.runs import load_run
 
+    check_choice("--method", method, ["gradcam"])
+    if not images:
+        raise UsageError("no image to explain: convarium explain RUN IMAGE...")
+    images = [Path(path) for path in images]
     loaded = load_run(run)
     if class_name is not None and class_name not in loaded.class_names:
         raise UsageError(f"no class {class_name!r}; {nearest(class_name, loaded.class_names)}")
     pixels = [read_image(path, loaded.preprocessing.channels) for path in images]
-    folder = output or loaded.path / "explanations"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = Path(output) if output else loaded.path / "explanations"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UsageError(f"cannot make the folder {folder}: {error.strerror}") from None
     rows = []
-    for path, image in zip(images, pixels, strict=True):
-        figure, row = explain_image(loaded, image, class_name=class_name, stage=stage)
-        picture = folder / f"{path.stem}-{method}.png"
-        with replacing(picture) as temporary:
-            figure.savefig(temporary, format="png", dpi=120)
-        rows.append(Explanation(str(path), str(picture), *row))
+    with counting("explaining", len(images)) as tick:
+        for name, path, image in zip(_names(images), images, pixels, strict=True):
+            figure, row = explain_image(loaded, image, class_name=class_name, stage=stage)
+            picture = folder / f"{name}-{method}.png"
+            with replacing(picture) as temporary:
+                figure.savefig(temporary, format="png", dpi=120)
+            rows.append(Explanation(str(path), str(picture), *row))
+            tick(len(rows))
     return Explanations(rows)
+
+
+def _names(images: list[Path]) -> list[str]:
+    """A name per picture: the image's, its folder's before it where two are alike, a number where those are too."""
+    names = [path.stem for path in images]
+    if len(set(names)) < len(names):
+        names = ["-".join([*path.parent.parts[-1:], path.stem]) for path in images]
+    return [f"{name}-{names[:i].count(name)}" if name in names[:i] else name for i, name in enumerate(names)]
 
 
 def explain_image(

@@ -37,8 +37,8 @@ def grad_cam(model: Network, images: Tensor, targets: Tensor | None = None, stag
         (gradients,) = torch.autograd.grad(logits.gather(1, chosen[:, None]).sum(), maps)
     weights = gradients.mean((2, 3), keepdim=True)
     heat = F.relu((weights * maps).sum(1, keepdim=True)).detach()
-    heat = heat / heat.amax((2, 3), keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)
-    return F.interpolate(heat, images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    heat = F.interpolate(heat, images.shape[2:], mode="bilinear", align_corners=False)[:, 0]
+    return heat / heat.amax((1, 2), keepdim=True).clamp(min=torch.finfo(heat.dtype).tiny)
 
 
 def coarsest_stage(model: Network, images: Tensor) -> str:

@@ -13,7 +13,7 @@ from convarium.errors import UsageError, nearest
 if TYPE_CHECKING:
     from convarium.network import FeatureNetwork, Network
 
-# name -> ("module:builder", the builder's arguments). A string argument with a colon names a function of this folder.
+# name -> ("module:builder", the builder's arguments).
 CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
     # LeCun et al. 1998
     "lenet5": ("lenet:lenet5", {}),
@@ -24,9 +24,9 @@ CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet50": ("resnet:resnet", {"depth": 50}),
     "resnet101": ("resnet:resnet", {"depth": 101}),
     "resnet152": ("resnet:resnet", {"depth": 152}),
-    "resnet50_v1_5": ("resnet:resnet", {"depth": 50, "bottleneck": "resnet:bottleneck_v1_5"}),
-    "resnet101_v1_5": ("resnet:resnet", {"depth": 101, "bottleneck": "resnet:bottleneck_v1_5"}),
-    "resnet152_v1_5": ("resnet:resnet", {"depth": 152, "bottleneck": "resnet:bottleneck_v1_5"}),
+    "resnet50_v1_5": ("resnet:resnet_v1_5", {"depth": 50}),
+    "resnet101_v1_5": ("resnet:resnet_v1_5", {"depth": 101}),
+    "resnet152_v1_5": ("resnet:resnet_v1_5", {"depth": 152}),
     "resnet20_cifar": ("resnet:resnet_cifar", {"depth": 20}),
     "resnet32_cifar": ("resnet:resnet_cifar", {"depth": 32}),
     "resnet44_cifar": ("resnet:resnet_cifar", {"depth": 44}),
@@ -115,15 +115,13 @@ def create_model(
             raise UsageError(f"{name} takes no argument {key!r}; it takes: {', '.join(accepted)}")
     if given.get("in_chans", 1) < 1:
         raise UsageError(f"in_chans must be 1 or more; got {in_chans}")
-    fixed = {key: resolve(value) if isinstance(value, str) and ":" in value else value for key, value in own.items()}
-    network: Network = builder(**fixed, **given)
+    network: Network = builder(**own, **given)
     network.name = name
     network.arguments = {key: value for key, value in {**given, "attention": attention}.items() if value is not None}
     if global_pool is not None:
         network.reset_classifier(network.num_classes, global_pool)
-        network.arguments["global_pool"] = global_pool
     if weights is not None:
-        from convarium.runs import load_weights
+        from convarium.tensors import load_weights
 
         load_weights(network, weights)
     if features_only:
@@ -131,6 +129,14 @@ def create_model(
 
         return FeatureNetwork(network, out_indices)
     return network
+
+
+def create_on_meta(name: str, **arguments: Any) -> Network:
+    """The network without weights, on the meta device: for its shapes alone. Arguments are :func:`create_model`'s."""
+    import torch
+
+    with torch.device("meta"):
+        return create_model(name, **arguments)
 
 
 def _attention(attention: str | Callable[[int], Any] | None) -> Callable[[int], Any] | None:

@@ -11,6 +11,7 @@ Departs from the paper:
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -120,11 +121,11 @@ def resnet(
     attention: Slot | None = None,
     conv: Slot = conv_bn,
     act: Slot = nn.ReLU,
-    bottleneck: Branch = bottleneck,
+    wide: Branch = bottleneck,
 ) -> Network:
-    """ResNet-18, 34, 50, 101 or 152 for 224x224 images (Table 1)."""
+    """ResNet-18, 34, 50, 101 or 152 for 224x224 images (Table 1); ``wide`` makes the branch of the last three."""
     blocks, kind = TABLE_1[depth]
-    branch, expansion = (basic, 1) if kind == "basic" else (bottleneck, 4)
+    branch, expansion = (basic, 1) if kind == "basic" else (wide, 4)
     stages: dict[str, nn.Module] = {"conv1": conv(in_chans, 64, 7, 2), "pool1": nn.MaxPool2d(3, 2, padding=1)}
     chans = 64
     for i, (width, count) in enumerate(zip(WIDTHS, blocks, strict=True)):
@@ -135,6 +136,9 @@ def resnet(
         chans = width * expansion
     head = Head(chans, num_classes)
     return Network(stages, head, input_size=(in_chans, 224, 224), min_input_size=32).apply(he_normal)
+
+
+resnet_v1_5 = partial(resnet, wide=bottleneck_v1_5)
 
 
 def resnet_cifar(

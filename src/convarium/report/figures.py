@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 import re
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6BB1", "#999999")
 # Stands for the text colour of the page in SVG; no drawn thing uses it otherwise.
 INK = "#010203"
+_FIGURES = itertools.count()
 
 
 def new_figure(width: float, height: float, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
@@ -38,11 +40,13 @@ def to_svg(figure: Figure) -> str:
     import matplotlib
 
     held = io.StringIO()
-    # The salt makes the ids of one figure differ from those of the next on the same page.
-    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": str(id(figure))}):
+    with matplotlib.rc_context({"svg.fonttype": "none"}):
         figure.savefig(held, format="svg", transparent=True, metadata={"Date": None})
     svg = held.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
+    # Ids are the figure's own, so that two figures on one page do not share any.
+    own = f"f{next(_FIGURES)}-"
+    svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{own}", svg)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
     return svg.replace(INK, "currentColor")
 
@@ -116,8 +120,9 @@ def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[s
             if count:
                 colour = "white" if parts[i, j] > 0.5 else "#D55E00" if i != j else INK
                 axes.text(j, i, str(count), ha="center", va="center", color=colour, fontsize=8)
-        axes.set_xticks(range(len(class_names)), class_names, rotation=90 if max(map(len, class_names)) > 3 else 0)
-        axes.set_yticks(range(len(class_names)), class_names)
+        labels = [_plain(name) for name in class_names]
+        axes.set_xticks(range(len(labels)), labels, rotation=90 if max(map(len, labels)) > 3 else 0)
+        axes.set_yticks(range(len(labels)), labels)
     axes.set(xlabel="predicted", ylabel="true")
     return figure
 
@@ -144,17 +149,22 @@ def explanation_figure(
     for axes in (left, middle):
         axes.set_axis_off()
     left.set_title("what the network sees", fontsize=10)
-    middle.set_title(f"evidence for {target!r} at {stage}", fontsize=10)
+    middle.set_title(f"evidence for {_plain(target)!r} at {stage}", fontsize=10)
     order = np.argsort(-probabilities)[:5]
     values = 100 * probabilities[order]
     right.barh(range(len(order)), values, color=[COLOURS[0] if class_names[i] == target else "#999999" for i in order])
-    right.set_yticks(range(len(order)), [class_names[i] for i in order])
+    right.set_yticks(range(len(order)), [_plain(class_names[i]) for i in order])
     right.invert_yaxis()
     right.set(xlim=(0, 118), xticks=[0, 50, 100])
     right.set_title("probability, %", fontsize=10)
     for place, value in enumerate(values):
         right.text(value + 2, place, f"{value:.1f}", va="center", fontsize=8, color=INK)
     return figure
+
+
+def _plain(name: str) -> str:
+    """A name as matplotlib draws it to the letter: a dollar sign would begin a formula."""
+    return name.replace("$", r"\$")
 
 
 def _cycle(count: int) -> list[str]:

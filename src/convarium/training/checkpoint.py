@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from convarium.errors import ConvariumError, DataError
-from convarium.runs import load_tensors, save_tensors
+from convarium.tensors import load_tensors, save_tensors
 
 KEEP = 2
 
@@ -30,7 +30,10 @@ def save_checkpoint(
     """
     tensors = {f"{name}.{key}": value for name, part in parts.items() for key, value in _tensors(part).items()}
     text = json.dumps({"step": step, **state})
-    folder.mkdir(exist_ok=True)
+    try:
+        folder.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ConvariumError(f"cannot make the folder {folder}: {error.strerror}") from None
     path = folder / f"step-{step:08d}.safetensors"
     save_tensors(path, tensors, {"state": text, "sha256": _digest(tensors, text)})
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEEP]:
@@ -54,12 +57,15 @@ def load_checkpoint(
     for path in paths:
         try:
             tensors, state = _read(path)
-        except DataError as error:
-            damaged.append(str(error))
+        except DataError:
+            damaged.append(f"the checkpoint {path} is damaged")
             continue
         for name, part in parts.items():
             own = {key.removeprefix(f"{name}."): t for key, t in tensors.items() if key.startswith(f"{name}.")}
-            _restore(part, own)
+            try:
+                _restore(part, own)
+            except (RuntimeError, ValueError, KeyError):
+                raise DataError(f"the checkpoint {path} is of another network: begin again with --overwrite") from None
         return state, damaged
     if paths:
         raise ConvariumError(f"no checkpoint in {folder} is whole: {damaged[0]}; begin again with --overwrite")

@@ -21,7 +21,7 @@ from convarium.data.loading import ImageStore
 from convarium.data.preprocess import Preprocessing
 from convarium.errors import ConvariumError
 from convarium.recipe import Recipe
-from convarium.runs import METRICS
+from convarium.runs import CHECKPOINTS, METRICS
 from convarium.training.checkpoint import load_checkpoint, save_checkpoint
 from convarium.training.interrupt import stop_on_signals
 from convarium.training.optimizer import learning_rate, make_average, make_optimizer
@@ -107,55 +107,61 @@ def fit(
     model.to(device).train()
     optimizer, average = make_optimizer(model, recipe), make_average(model, recipe)
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer} | ({"average": average} if average else {})
-    checkpoints = folder / "checkpoints"
+    checkpoints = folder / CHECKPOINTS
     stored, damaged = load_checkpoint(checkpoints, parts)
     for line in damaged:
         reporter.say(f"{line}; going on from the one before")
     progress = Progress(**{key: stored[key] for key in asdict(Progress())}) if stored else Progress()
-    if stored:
+    if progress.epoch == recipe.epochs:
+        reporter.say("all epochs are done; judging and reporting once more")
+    elif stored:
         reporter.say(f"going on from epoch {progress.epoch + 1}, step {progress.step + 1}")
 
-    batch = min(recipe.batch_size, len(train))
-    steps = len(train) // batch  # a last, smaller batch is left out; another order comes each epoch
+    steps = max(1, round(len(train) / recipe.batch_size))
     normalise = _normaliser(preprocessing, device)
     how = Augmentation(recipe.rotation, (1 / recipe.scale, recipe.scale), recipe.shift, recipe.flip)
+
+    def log() -> None:
+        rows = (json.dumps(row, allow_nan=False) + "\n" for row in progress.history)
+        write_text(folder / METRICS, "".join(rows))
 
     def save(totals: Totals) -> None:
         state = asdict(Progress(progress.epoch, progress.step, asdict(totals), progress.history))
         save_checkpoint(checkpoints, progress.epoch * steps + progress.step, parts, state)
 
+    log()  # as the checkpoint has it, whatever an interruption left
     saved = time.monotonic()
     with stop_on_signals() as request, _deterministic():
         while progress.epoch < recipe.epochs:
             totals = Totals(**progress.totals)
             draws = draw(recipe.seed, progress.epoch, len(train))
-            order = shuffle(recipe.seed, progress.epoch, len(train)).split(batch)[progress.step : steps]
+            # Batches of equal size, give or take one image.
+            order = shuffle(recipe.seed, progress.epoch, len(train)).tensor_split(steps)[progress.step :]
+            began = time.perf_counter()
             for places, images in zip(order, train.batches(order), strict=True):
-                began = time.perf_counter()
                 moment = progress.epoch + progress.step / steps
                 torch.manual_seed(recipe.seed + 2**32 * (progress.epoch * steps + progress.step))
                 moved = augment(images.float(), draws[places], how, recipe.image_size)
                 labels = train.labels[places].to(device)
-                loss, logits = _step(model, optimizer, normalise(moved), labels, recipe, moment)
-                if not math.isfinite(loss.item()):
-                    raise ConvariumError(
-                        f"the loss became {loss.item()} in epoch {progress.epoch + 1}: lower --learning-rate "
-                        f"(now {recipe.learning_rate}) or raise --warmup-epochs; the last checkpoint is whole"
-                    )
+                loss, logits, gradient = _step(model, optimizer, normalise(moved), labels, recipe, moment)
+                _check_finite(loss.item(), "loss", progress.epoch, recipe)
+                _check_finite(gradient.item(), "gradient", progress.epoch, recipe)
                 if average:
                     average.update_parameters(model)
                 progress.step += 1
                 totals.add(loss, logits, labels, time.perf_counter() - began)
+                began = time.perf_counter()
                 reporter.on_step(progress.epoch, progress.step, steps, totals)
                 if request.signal or time.monotonic() - saved > CHECKPOINT_SECONDS:
                     save(totals)
                     saved = time.monotonic()
                     request.raise_if_asked(f"stopped; a checkpoint is written; to go on: {how_to_resume}")
             row = _row(progress, totals, average or model, val, recipe, device)
+            _check_finite(row["val_loss"], "held-out loss", progress.epoch, recipe)
             progress.history.append(row)
             progress.epoch, progress.step, progress.totals = progress.epoch + 1, 0, {}
+            log()
             save(Totals())
-            write_text(folder / METRICS, "".join(json.dumps(each) + "\n" for each in progress.history))
             reporter.on_epoch(row)
             request.raise_if_asked(f"stopped; a checkpoint is written; to go on: {how_to_resume}")
     return average.module if average else model
@@ -163,18 +169,26 @@ def fit(
 
 def _step(
     model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, recipe: Recipe, moment: float
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Loss, logits and the gradient's norm; the step is taken only when the norm is finite."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(recipe, moment)
     logits = model(images)
     loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
-    if torch.isfinite(loss):
-        optimizer.zero_grad()
-        loss.backward()
-        if recipe.clip_norm:
-            nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm)
+    optimizer.zero_grad()
+    loss.backward()
+    norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm or math.inf)
+    if torch.isfinite(norm):
         optimizer.step()
-    return loss.detach(), logits.detach()
+    return loss.detach(), logits.detach(), norm
+
+
+def _check_finite(value: float, what: str, epoch: int, recipe: Recipe) -> None:
+    if not math.isfinite(value):
+        raise ConvariumError(
+            f"the {what} became {value} in epoch {epoch + 1}: train anew (--overwrite) with a lower --learning-rate "
+            f"(now {recipe.learning_rate}) or a higher --warmup-epochs; the last checkpoint is whole"
+        )
 
 
 def _row(

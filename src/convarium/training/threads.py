@@ -35,7 +35,7 @@ def calibrate(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[int, di
     try:
         # The first round only warms up; a network too slow for a second one is judged by it.
         for round_ in range(8):
-            if round_ > 1 and time.perf_counter() - began > BUDGET_S:
+            if round_ and time.perf_counter() - began > BUDGET_S:
                 break
             for count in counts:
                 torch.set_num_threads(count)

@@ -9,24 +9,24 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
 from convarium import __version__
 from convarium.atomic import write_text
+from convarium.console import stderr
 from convarium.data.datasets import EMBEDDED, Dataset, open_dataset
-from convarium.errors import UsageError, nearest
-from convarium.networks import ATTENTION, check_name, create_model
+from convarium.errors import Interrupted, Terminated, UsageError, nearest
+from convarium.networks import ATTENTION, check_name, create_model, create_on_meta
 from convarium.recipe import (
     Optimizer,
     Recipe,
     Schedule,
+    check_options,
     check_same,
     default_recipe,
     read_recipe,
     resolve,
     write_recipe,
 )
-from convarium.runs import EVALUATION, RECIPE, REPORT, claim_output, save_run
+from convarium.runs import EVALUATION, RECIPE, REPORT, check_output, clear_output, save_run
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -120,46 +120,37 @@ def train(
         DataError: data that cannot be used.
         Interrupted: Ctrl-C, after a checkpoint.
     """
-    given = {
-        key: value for key, value in locals().items() if key not in ("output", "resume", "overwrite")
-    }  # fmt: skip
+    data = str(data)
+    given = {key: value for key, value in locals().items() if key not in ("output", "resume", "overwrite")}
     check_name(model)
     if attention and attention not in ATTENTION:
         raise UsageError(f"no attention named {attention!r}; {nearest(attention, ATTENTION)}")
     if resume and overwrite:
         raise UsageError("--resume goes on with a run and --overwrite replaces it: give one of them")
-    folder = output or Path("runs") / f"{model}-{Path(data).name}"
+    check_options(given)
+    folder = Path(output) if output else Path("runs") / f"{model}-{Path(data).name}"
     stored = None
     if resume:
         stored, record = read_recipe(folder / RECIPE)
         check_same(stored, given)
+    else:
+        check_output(folder, data=Path(data) if data and data not in EMBEDDED else None, overwrite=overwrite)
     dataset = open_dataset(data, stored.seed if stored else seed or 0)
     for note in dataset.notes:
-        print(note, file=sys.stderr)
-    if stored:
-        if record["data_hash"] != dataset.fingerprint:
-            raise UsageError(f"{data} has changed since the run in {folder} began: train anew with --overwrite")
-        recipe = stored
-    else:
-        recipe = _recipe(dataset, given)
-        _build(recipe, dataset)  # refuses what cannot run before anything is written
-        claim_output(folder, overwrite=overwrite)
-    return _train(dataset, recipe, folder, resumed=stored is not None)
+        stderr().print(note)
+    if stored and record.get("data_hash") != dataset.fingerprint:
+        raise UsageError(f"{data} has changed since the run in {folder} began: train anew with --overwrite")
+    recipe = stored or _recipe(dataset, given)
+    command = shlex.join(["convarium", "train", recipe.data, "--model", model, "--output", str(folder), "--resume"])
+    return _train(dataset, recipe, folder, command, resumed=stored is not None)
 
 
 def _recipe(dataset: Dataset, given: dict[str, Any]) -> Recipe:
-    own_size = create_meta(given["model"]).input_size[1]
+    own_size = create_on_meta(given["model"]).input_size[1]
     natural = dataset.name not in EMBEDDED
-    default = default_recipe(given["model"], given["data"], len(dataset.splits["train"]), own_size, natural)
-    return resolve(default, given)
-
-
-def create_meta(name: str, **arguments: Any) -> Network:
-    """A catalogue network without weights: for its sizes alone."""
-    import torch
-
-    with torch.device("meta"):
-        return create_model(name, **arguments)
+    images = len(dataset.splits["train"])
+    optimizer: Optimizer = given["optimizer"] or "sgd"
+    return resolve(default_recipe(given["model"], given["data"], images, own_size, natural, optimizer), given)
 
 
 def _build(recipe: Recipe, dataset: Dataset) -> Network:
@@ -169,111 +160,71 @@ def _build(recipe: Recipe, dataset: Dataset) -> Network:
     from convarium.network import run_on_meta
 
     arguments: dict[str, Any] = {"num_classes": len(dataset.class_names), "attention": recipe.attention or None}
-    probe = create_meta(recipe.model, **arguments)
+    probe = create_on_meta(recipe.model, **arguments)
     run_on_meta(probe, torch.empty(1, probe.input_size[0], recipe.image_size, recipe.image_size, device="meta"))
     torch.manual_seed(recipe.seed)
     return create_model(recipe.model, **arguments)
 
 
-def _train(dataset: Dataset, recipe: Recipe, folder: Path, *, resumed: bool) -> Trained:
+def _train(dataset: Dataset, recipe: Recipe, folder: Path, command: str, *, resumed: bool) -> Trained:
+    """Nothing is written before the network is built and every image is read; ``command`` is what resumes."""
     import torch
 
+    from convarium.training.prepare import choose_threads, image_stores
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    model = _build(recipe, dataset)
+    stores = image_stores(dataset, recipe, model)
+    if not recipe.threads:
+        recipe = replace(recipe, threads=choose_threads(model, stores[0], recipe))
+    if not resumed:
+        clear_output(folder)
+        write_recipe(folder / RECIPE, recipe, _record(dataset, device))
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(recipe.threads)
+    try:
+        return _fit_and_finish(dataset, recipe, folder, command, model, *stores, device)
+    except KeyboardInterrupt:
+        raise Interrupted(f"stopped; to go on: {command}") from None
+    except Terminated as stop:
+        raise stop if command in str(stop) else Terminated(f"stopped; to go on: {command}") from None
+    finally:
+        torch.set_num_threads(threads_before)
+
+
+def _fit_and_finish(
+    dataset: Dataset,
+    recipe: Recipe,
+    folder: Path,
+    command: str,
+    model: Network,
+    train_store: ImageStore,
+    val_store: ImageStore,
+    preprocessing: Preprocessing,
+    device: str,
+) -> Trained:
     from convarium.evaluation.evaluate import evaluate_model
     from convarium.report.page import write_report
     from convarium.training.loop import fit
     from convarium.training.progress import TrainingProgress
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = _build(recipe, dataset)
-    train_store, val_store, preprocessing = _stores(dataset, recipe, model)
-    if not recipe.threads:
-        recipe = replace(recipe, threads=_choose_threads(model, train_store, recipe))
-    threads_before = torch.get_num_threads()
-    torch.set_num_threads(recipe.threads)
-    try:
-        if not resumed:
-            write_recipe(folder / RECIPE, recipe, _record(dataset, device))
-        command = ["convarium", "train", recipe.data, "--model", recipe.model, "--output", str(folder), "--resume"]
-        with TrainingProgress(recipe.epochs, folder) as progress:
-            progress.say(_summary(dataset, recipe, train_store, val_store, device))
-            kept = fit(
-                model, recipe, preprocessing, train_store, val_store, folder, progress, shlex.join(command), device
-            )
-        trained = kept.cpu().eval()
-        evaluation = evaluate_model(trained, preprocessing, dataset, split="val")
-        save_run(
-            folder,
-            trained,  # type: ignore[arg-type]
-            preprocessing,
-            dataset.class_names,
-            data={"name": dataset.name, "fingerprint": dataset.fingerprint, "seed": recipe.seed},
-            metrics=evaluation.summary(),
-        )
-        write_text(folder / EVALUATION, json.dumps(evaluation.as_dict(), indent=2) + "\n")
-        write_report(folder / REPORT, [folder], title=f"{recipe.model} on {Path(recipe.data).name}")
-    finally:
-        torch.set_num_threads(threads_before)
+    with TrainingProgress(recipe.epochs, folder) as progress:
+        progress.say(_summary(dataset, recipe, train_store, val_store, device))
+        trained = fit(model, recipe, preprocessing, train_store, val_store, folder, progress, command, device)
+    trained.cpu().eval()
+    evaluation = evaluate_model(trained, preprocessing, dataset, split="val")
+    save_run(
+        folder,
+        trained,  # type: ignore[arg-type]
+        preprocessing,
+        dataset.class_names,
+        data={"name": dataset.name, "fingerprint": dataset.fingerprint, "seed": recipe.seed},
+        threads=recipe.threads,
+        metrics=evaluation.summary(),
+    )
+    write_text(folder / EVALUATION, json.dumps(evaluation.as_dict(), indent=2) + "\n")
+    write_report(folder / REPORT, [folder], title=f"{recipe.model} on {Path(recipe.data).name}")
     return Trained(folder, recipe, evaluation)
-
-
-def _stores(dataset: Dataset, recipe: Recipe, model: Network) -> tuple[ImageStore, ImageStore, Preprocessing]:
-    """Training images as uint8 at the size before cropping; held-out images as the network is to see them."""
-    import torch
-
-    from convarium.console import counting
-    from convarium.data.loading import ImageStore
-    from convarium.data.preprocess import Preprocessing
-    from convarium.data.resize import Preprocess, resize_to
-
-    channels = model.input_size[0]
-    plain = Preprocessing(
-        size=recipe.image_size, channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels,
-        crop_pct=model.crop_pct, interpolation=model.interpolation,
-    )  # fmt: skip
-
-    def cached(image: np.ndarray) -> torch.Tensor:
-        return resize_to(torch.from_numpy(image), plain, size=plain.resize_size)
-
-    train_positions, val_positions = dataset.splits["train"], dataset.splits["val"]
-    with counting("reading images", len(train_positions)) as tick:
-        train_store = ImageStore(dataset, train_positions, channels, cached, tick=tick)
-    mean, std = _statistics(train_store, channels)
-    preprocessing = replace(plain, mean=mean, std=std)
-    preprocess = Preprocess(preprocessing)
-    with counting("reading held-out images", len(val_positions)) as tick:
-        val_store = ImageStore(
-            dataset, val_positions, channels, lambda image: preprocess(torch.from_numpy(image)[None])[0], tick=tick
-        )
-    return train_store, val_store, preprocessing
-
-
-def _statistics(store: ImageStore, channels: int) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and standard deviation per channel, where white is 1, over at most 4,096 evenly spaced images."""
-    import torch
-
-    places = torch.arange(0, len(store), max(1, len(store) // 4096))
-    total, squares, count = torch.zeros(channels).double(), torch.zeros(channels).double(), 0
-    for images in store.batches(places.split(256)):
-        values = images.double().div(255).transpose(0, 1).reshape(channels, -1)
-        total, squares, count = total + values.sum(1), squares + values.square().sum(1), count + values.shape[1]
-    mean = total / count
-    std = (squares / count - mean.square()).clamp(min=1e-4).sqrt()
-    return tuple(round(v, 6) for v in mean.tolist()), tuple(round(v, 6) for v in std.tolist())
-
-
-def _choose_threads(model: Network, store: ImageStore, recipe: Recipe) -> int:
-    import torch
-
-    from convarium.training.threads import calibrate
-
-    places = torch.arange(min(recipe.batch_size, len(store)))
-    images = next(store.batches([places])).float() / 255
-    size = recipe.image_size
-    chosen, medians = calibrate(model, images[..., :size, :size], store.labels[places])
-    if len(medians) > 1:
-        timings = ", ".join(f"{count}: {1000 * seconds:.1f} ms" for count, seconds in medians.items())
-        print(f"threads: {chosen} (measured, per step: {timings})", file=sys.stderr)
-    return chosen
 
 
 def _summary(dataset: Dataset, recipe: Recipe, train: ImageStore, val: ImageStore, device: str) -> str:
