@@ -174,6 +174,7 @@ def _command(function: Callable[..., Any], arguments: list[str]) -> Callable[...
         elif parameter.default is None:
             hint = _without_none(hint)
             if hint is bool and given & {option, option.replace("--", "--no-", 1), "--help", "-h"}:
+                hint = Annotated[bool, tyro.conf.arg(help_behavior_hint="")]
                 parameter = parameter.replace(default=False)
             elif option in given:
                 parameter = parameter.replace(default=inspect.Parameter.empty)

@@ -98,7 +98,7 @@ def _published_table(described: Description) -> Table:
     ours = {"params": described.params, "macs": described.macs}
     rows = table("published", ">value", ">ours", "where", "protocol, note")
     for fact in described.published:
-        value = f"{fact.value:g} %" if fact.unit == "%" else f"{fact.value:,.0f}"
+        value = fact.printed or (f"{fact.value:g} %" if fact.unit == "%" else f"{fact.value:,.0f}")
         own = f"{ours[fact.quantity]:,}" if fact.quantity in ours else ""
         rows.add_row(fact.quantity, value, own, fact.where, "; ".join(filter(None, (fact.protocol, fact.note))))
     return rows

@@ -79,7 +79,7 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def _is_pickle(path: Path) -> bool:
-    """A pickle of protocol 2 to 5, or torch's zip of one; a safetensors file has a brace after its eight-byte length."""
+    """A pickle of protocol 2 to 5, or torch's zip of one; safetensors have a brace after their eight-byte length."""
     with open(path, "rb") as file:
         start = file.read(9)
     pickled = start[:1] == b"\x80" and start[1:2] in (b"\x02", b"\x03", b"\x04", b"\x05")

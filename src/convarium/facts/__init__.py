@@ -27,12 +27,16 @@ class Paper:
 
 @dataclass(frozen=True)
 class Published:
-    """One figure as printed. ``value`` is in ``unit``; ``note`` says why a count of ours differs from it."""
+    """One figure of a paper: ``value`` in ``unit``, and as ``printed`` where its digits tell how it was rounded.
+
+    ``note`` says why the reference count does not round to it.
+    """
 
     quantity: str
     value: float
     unit: str
     where: str
+    printed: str = ""
     protocol: str = ""
     note: str = ""
 
