@@ -143,6 +143,18 @@ def test_se_resnet_is_resnet_with_the_slot_filled():
     assert all(torch.equal(a, b) for a, b in zip(named.parameters(), slotted.parameters(), strict=True))
 
 
+@pytest.mark.parametrize("name", ["18", "34", "20_cifar", "56_cifar"])
+def test_a_plain_net_is_the_residual_net_without_its_shortcuts(name):
+    plain, residual = on_meta(f"plain{name}"), on_meta(f"resnet{name}")
+    assert plain.stage_shapes() == residual.stage_shapes()
+    lost = sum(p.numel() for n, p in residual.named_parameters() if "shortcut" in n)
+    assert sum(p.numel() for p in plain.parameters()) == sum(p.numel() for p in residual.parameters()) - lost
+    torch.manual_seed(0)
+    network, x = create_model("plain20_cifar").eval(), torch.randn(1, 16, 8, 8)
+    block = network.stages.stage1[0]
+    assert torch.equal(block(x), block[0](x).clamp(min=0))
+
+
 def test_squeeze_excite_by_hand():
     gate, x = SqueezeExcite(32, reduction=4), torch.randn(2, 32, 5, 5)
     mean = x.mean((2, 3))

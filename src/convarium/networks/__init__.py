@@ -18,7 +18,11 @@ CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
     # LeCun et al. 1998
     "lenet5": ("lenet:lenet5", {}),
     "lenet5_modern": ("lenet:lenet5_modern", {}),
-    # He et al. 2016
+    # He et al. 2016, and the plain nets it measures against
+    "plain18": ("resnet:plain_net", {"depth": 18}),
+    "plain34": ("resnet:plain_net", {"depth": 34}),
+    "plain20_cifar": ("resnet:plain_net_cifar", {"depth": 20}),
+    "plain56_cifar": ("resnet:plain_net_cifar", {"depth": 56}),
     "resnet18": ("resnet:resnet", {"depth": 18}),
     "resnet34": ("resnet:resnet", {"depth": 34}),
     "resnet50": ("resnet:resnet", {"depth": 50}),

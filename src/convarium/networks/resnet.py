@@ -89,6 +89,11 @@ def zero_pad(in_chans: int, out_chans: int, stride: int, conv: Slot) -> nn.Modul
     return ZeroPadShortcut(in_chans, out_chans, stride)
 
 
+def plain(branch: nn.Module, shortcut: nn.Module, attention: nn.Module | None, act: nn.Module) -> nn.Sequential:
+    """The block of the plain nets that residual nets are measured against: no shortcut (Fig. 3, middle)."""
+    return nn.Sequential(branch, attention or nn.Identity(), act)
+
+
 def residual_stage(
     in_chans: int,
     width: int,
@@ -98,18 +103,19 @@ def residual_stage(
     branch: Branch,
     expansion: int = 1,
     shortcut: Slot = projection,
+    block: Slot = Residual,
     attention: Slot | None = None,
     conv: Slot = conv_bn,
     act: Slot = nn.ReLU,
 ) -> nn.Sequential:
-    """``blocks`` residual blocks of ``width * expansion`` channels, the first with the stride."""
+    """``blocks`` blocks of ``width * expansion`` channels, the first with the stride."""
     out_chans = width * expansion
     stage = nn.Sequential()
-    for block in range(blocks):
-        first = block == 0
+    for i in range(blocks):
+        first = i == 0
         source, step = (in_chans, stride) if first else (out_chans, 1)
         gate = attention(out_chans) if attention else None
-        stage.append(Residual(branch(source, width, step, conv), shortcut(source, out_chans, step, conv), gate, act()))
+        stage.append(block(branch(source, width, step, conv), shortcut(source, out_chans, step, conv), gate, act()))
     return stage
 
 
@@ -122,6 +128,7 @@ def resnet(
     conv: Slot = conv_bn,
     act: Slot = nn.ReLU,
     wide: Branch = bottleneck,
+    block: Slot = Residual,
 ) -> Network:
     """ResNet-18, 34, 50, 101 or 152 for 224x224 images (Table 1); ``wide`` makes the branch of the last three."""
     blocks, kind = TABLE_1[depth]
@@ -131,13 +138,14 @@ def resnet(
     for i, (width, count) in enumerate(zip(WIDTHS, blocks, strict=True)):
         stages[f"conv{i + 2}_x"] = residual_stage(
             chans, width, count, 1 if i == 0 else 2,
-            branch=branch, expansion=expansion, attention=attention, conv=conv, act=act,
+            branch=branch, expansion=expansion, block=block, attention=attention, conv=conv, act=act,
         )  # fmt: skip
         chans = width * expansion
     head = Head(chans, num_classes)
     return Network(stages, head, input_size=(in_chans, 224, 224), min_input_size=32).apply(he_normal)
 
 
+plain_net = partial(resnet, block=plain)
 resnet_v1_5 = partial(resnet, wide=bottleneck_v1_5)
 
 
@@ -149,6 +157,7 @@ def resnet_cifar(
     attention: Slot | None = None,
     conv: Slot = conv_bn,
     act: Slot = nn.ReLU,
+    block: Slot = Residual,
 ) -> Network:
     """ResNet-20, 32, 44, 56, 110 for 32x32 images, with parameter-free shortcuts (Section 4.2)."""
     blocks = (depth - 2) // 6
@@ -157,8 +166,11 @@ def resnet_cifar(
     for i, width in enumerate(CIFAR_WIDTHS):
         stages[f"stage{i + 1}"] = residual_stage(
             chans, width, blocks, 1 if i == 0 else 2,
-            branch=basic, shortcut=zero_pad, attention=attention, conv=conv, act=act,
+            branch=basic, shortcut=zero_pad, block=block, attention=attention, conv=conv, act=act,
         )  # fmt: skip
         chans = width
     head = Head(chans, num_classes)
     return Network(stages, head, input_size=(in_chans, 32, 32), min_input_size=4, crop_pct=1.0).apply(he_normal)
+
+
+plain_net_cifar = partial(resnet_cifar, block=plain)
