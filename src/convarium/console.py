@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, RenderableType
+from rich.console import Console, Group, JustifyMethod, RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from convarium.listing import Listed
 
 
-NARROWEST = 110  # columns that every table's names and numbers fit into
+NARROWEST = 120  # columns that every table's names and numbers fit into
 
 
 class _Remarks(Console):
@@ -57,7 +57,8 @@ def table(*columns: str, title: str | None = None) -> Table:
     """A plain table; columns whose heading begins with ``>`` are set to the right."""
     made = Table(title=title, title_justify="left", title_style="bold", box=None, header_style="bold", pad_edge=False)
     for column in columns:
-        made.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+        justify: JustifyMethod = "right" if column.startswith(">") else "left"
+        made.add_column(column.lstrip(">"), justify=justify, overflow="fold")  # what is too long goes on below, uncut
     return made
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -139,7 +138,9 @@ def _claim(output: Path) -> None:
 def _train_all(output: Path) -> None:
     """Every network in a process of its own on one thread, as many at a time as there are cores: small networks gain
     more from a core each than from sharing them."""
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    from convarium.training.threads import available_cores
+
+    cores = available_cores()
     waiting = sorted(NETWORKS, key=lambda name: "resnet" not in name)  # the longest first
     running: dict[str, subprocess.Popen[bytes]] = {}
     try:

@@ -41,7 +41,7 @@ class Run:
 
 
 def class_hash(class_names: Sequence[str]) -> str:
-    """A short hash of an ordered class list, stored with the weights."""
+    """A short hash of an ordered class list, stored beside the weights' own."""
     return hashlib.sha256(json.dumps(list(class_names)).encode()).hexdigest()[:16]
 
 
@@ -69,7 +69,8 @@ def save_run(
     Raises:
         UsageError: the network was built with an argument that has no form in JSON.
     """
-    save_tensors(path / WEIGHTS, model.state_dict(), {"format": "pt", "class_hash": class_hash(class_names)})
+    # One key alone: safetensors writes several in any order, and equal weights are to be equal files.
+    save_tensors(path / WEIGHTS, model.state_dict(), {"format": "pt"})
     asked = {key: value for key, value in model.arguments.items() if key not in ("num_classes", "in_chans")}
     config = {
         "architecture": model.name,

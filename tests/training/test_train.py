@@ -64,6 +64,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(images, whole, t
     train(str(images), output=tmp_path / "again", **OPTIONS)
     train(str(images), output=tmp_path / "other", **OPTIONS, seed=1)
     assert same(whole, tmp_path / "again") and losses(whole) == losses(tmp_path / "again")
+    assert (whole / "model.safetensors").read_bytes() == (tmp_path / "again" / "model.safetensors").read_bytes()
     assert not same(whole, tmp_path / "other")
 
 
@@ -256,6 +257,12 @@ def test_an_overflow_in_a_gradient_stops_the_run(images, tmp_path, monkeypatch):
     with pytest.raises(ConvariumError, match="the gradient became inf in epoch 1: train anew"):
         train(str(images), output=output, **OPTIONS)
     assert not (output / "model.safetensors").exists() and not list(output.glob("checkpoints/*"))
+
+
+def test_two_threads_give_the_same_bits_too(images, tmp_path):
+    for name in ("a", "b"):
+        train(str(images), output=tmp_path / name, **{**OPTIONS, "model": "se_resnet20_cifar", "threads": 2})
+    assert (tmp_path / "a" / "model.safetensors").read_bytes() == (tmp_path / "b" / "model.safetensors").read_bytes()
 
 
 def test_the_recipes_threads_are_what_torch_uses(images, tmp_path, monkeypatch):

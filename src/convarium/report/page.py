@@ -59,13 +59,13 @@ def write_report(
         explanation: inline SVG of an explained image.
         notes: sentences under the title.
     """
-    from jinja2 import Environment, select_autoescape
+    from jinja2 import Environment
 
     runs = sorted(_gather(folders), key=lambda run: (run.error, run.macs))
     best = runs[0]
     points = [(run.recipe.model, float(run.macs), run.error, float(run.params)) for run in runs]
     curves = curves_figure({run.recipe.model: run.history for run in runs})
-    template = Environment(autoescape=select_autoescape(default=True)).from_string(
+    template = Environment(autoescape=True).from_string(
         files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
     )
     html = template.render(

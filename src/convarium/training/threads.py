@@ -25,7 +25,7 @@ def calibrate(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[int, di
     Returns:
         The count with the smallest median, and the medians in seconds per step.
     """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    cores = available_cores()
     counts = sorted({2**i for i in range(cores.bit_length()) if 2**i <= cores} | {cores})
     if len(counts) == 1:
         return counts[0], {}
@@ -44,6 +44,11 @@ def calibrate(model: nn.Module, images: Tensor, labels: Tensor) -> tuple[int, di
         torch.set_num_threads(before)
     medians = {count: statistics.median(taken[1:] or taken) for count, taken in times.items()}
     return min(medians, key=lambda count: medians[count]), medians
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _step(model: nn.Module, images: Tensor, labels: Tensor) -> float:
