@@ -18,8 +18,9 @@ SOURCE = Path(convarium.__file__).parent
 LAYERS = [
     {"errors"},
     {"atomic", "console", "facts"},
-    {"blocks", "network", "tensors"},
+    {"attention", "blocks", "network", "tensors"},
     {"networks"},
+    {"surgery"},
     {"anatomy", "data", "listing"},
     {"recipe", "runs"},
     {"evaluation"},

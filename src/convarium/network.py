@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,6 +15,11 @@ from convarium.errors import UsageError, nearest
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+CAFFE_MEAN = (123 / 255, 117 / 255, 104 / 255)  # red, green, blue
+BYTE_STD = (1 / 255, 1 / 255, 1 / 255)  # white is 255, and only the mean is subtracted
+INCEPTION_MEAN = INCEPTION_STD = (0.5, 0.5, 0.5)  # black is -1, white 1
+
+Shape = tuple[int, ...]  # channels, height, width
 
 POOLS: dict[str, Callable[[Tensor], Tensor]] = {
     "avg": lambda x: x.mean((2, 3)),
@@ -82,6 +88,10 @@ class Head(nn.Module):
         self.num_classes = num_classes
         self.classifier = self.make_classifier(self.hidden_size, num_classes) if num_classes else nn.Identity()
 
+    def parts(self) -> list[str]:
+        """Paths of its parts in the order in which they work: the last rows of the paper's table."""
+        return ["pool", *(f"hidden.{name}" for name, _ in self.hidden.named_children()), "classifier"]
+
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
         height, width = x.shape[-2:]
         x = self.pool(x)
@@ -90,10 +100,45 @@ class Head(nn.Module):
         if x.shape[1] != self.in_features:
             raise UsageError(
                 f"the dense head takes {self.in_features} features; a {height}x{width} map gave {x.shape[1]}: "
-                f"give it images of {self.image_size}, or build it with global_pool='avg'"
+                f"give it images of {self.image_size}, or make it take larger ones with to_fully_convolutional(model)"
             )
         x = self.drop(self.hidden(x))
         return x if pre_logits else self.classifier(x)
+
+
+class ConvHead(Head):
+    """Convolutions to one map per class, then global pooling (Lin, Chen, Yan, ICLR 2014, Section 3.2).
+
+    Maps ``(N, C, H, W)`` to ``(N, num_classes)``; ``hidden`` are the convolutions before the classifier's, and what
+    ``num_classes=0`` returns is their output, pooled. ``classifier(channels, classes)`` makes the last convolution,
+    with its activation where the paper has one.
+    """
+
+    def parts(self) -> list[str]:
+        return [*super().parts()[1:], "pool"]
+
+    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        if self.pool.kind == "":
+            return x
+        x = self.drop(self.hidden(x))
+        return self.pool(x if pre_logits else self.classifier(x))
+
+
+def conv_1x1(channels: int, classes: int) -> nn.Module:
+    """The plain classifier of a :class:`ConvHead`."""
+    return nn.Conv2d(channels, classes, 1)
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """Heads on inner stages that only training uses (GoogLeNet, Section 5).
+
+    ``heads(num_classes, maps)`` gives, by stage name, a module from that stage's map to logits; ``maps`` holds the
+    shape of every stage's map. ``weight`` is what each of their losses counts beside the main one.
+    """
+
+    heads: Callable[[int, Mapping[str, Shape]], Mapping[str, nn.Module]]
+    weight: float
 
 
 class FeatureInfo(list):
@@ -119,9 +164,10 @@ class Network(nn.Module):
         stages: modules under the paper's own names, each from one map ``(N, C, H, W)`` to the next.
         head: pooling, hidden dense layers and classifier.
         input_size: ``(channels, height, width)`` of the paper's input.
-        min_input_size: the smallest height and width that every stage can take.
+        min_input_size: the smallest height and width that every stage can take and that leave its map a pixel per step.
         mean, std: of the input's channels, on a scale where white is 1.
         crop_pct: side of the test crop over the short side of the resized image.
+        auxiliary: how to make the auxiliary heads of the paper. The network holds none of them; training does.
     """
 
     def __init__(
@@ -135,6 +181,7 @@ class Network(nn.Module):
         std: Sequence[float] = IMAGENET_STD,
         interpolation: str = "bilinear",
         crop_pct: float = 0.875,
+        auxiliary: Auxiliary | None = None,
     ) -> None:
         super().__init__()
         self.name = type(self).__name__
@@ -144,8 +191,9 @@ class Network(nn.Module):
         head.image_size = "x".join(map(str, input_size[1:]))
         self.input_size = input_size
         self.min_input_size = min_input_size
-        self.mean, self.std = tuple(mean), tuple(std)
+        self.mean, self.std = _per_channel(mean, input_size[0]), _per_channel(std, input_size[0])
         self.interpolation, self.crop_pct = interpolation, crop_pct
+        self.auxiliary = auxiliary
         self.grad_checkpointing = False
 
     # -- forward ------------------------------------------------------------------------------------------------
@@ -213,8 +261,22 @@ class Network(nn.Module):
         if x.shape[2] < least or x.shape[3] < least:
             raise UsageError(
                 f"{self.name} takes images of at least {least}x{least} pixels; got {x.shape[2]}x{x.shape[3]}: "
-                "give it larger images"
+                f"{self._collapse(x.shape[2], x.shape[3])}; give it larger images"
             )
+
+    def _collapse(self, height: int, width: int) -> str:
+        """Where an image of this size is lost, in words."""
+        jumps = {row["module"]: row["reduction"] for row in self.feature_info}
+        x = torch.empty(1, self.input_size[0], height, width, device="meta")
+        for name, stage in self.stages.items():
+            before = tuple(x.shape[2:])
+            try:
+                x = run_on_meta(stage, x)
+            except RuntimeError:
+                return f"its stage {name} cannot work on a {before[0]}x{before[1]} map"
+            if jumps.get(name, 1) > min(height, width):
+                return f"its stage {name} takes steps of {jumps[name]} pixels"
+        return f"its head cannot work on a {x.shape[2]}x{x.shape[3]} map"
 
     def _stage_names(self, indices: int | Sequence[int | str] | None) -> list[str]:
         names = list(self.stages)
@@ -322,13 +384,18 @@ class FeatureNetwork(nn.Module):
         names = list(network.stages)
         for name in names[names.index(max(self.feature_info.module_name(), key=names.index)) + 1 :]:
             del network.stages[name]
-        network.head = Head(network.head.in_features, 0, pool="")
+        network.head = Head(0, 0, pool="")
         self.network = network
 
     def forward(self, x: Tensor) -> list[Tensor]:
         return self.network.forward_intermediates(  # type: ignore[return-value]
             x, self.feature_info.module_name(), stop_early=True, intermediates_only=True
         )
+
+
+def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
+    """The paper's values; their average for every channel where the number of channels is not the paper's."""
+    return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
 
 
 def run_on_meta(module: nn.Module, x: Tensor) -> Tensor:

@@ -55,6 +55,13 @@ def test_parameters_and_macs_equal_the_reference_counts(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
+def test_stages_and_their_maps_are_the_papers(name):
+    stages = all_facts()[name].stages
+    found = on_meta(name).stage_shapes()
+    assert list(found) == list(stages) and found == stages
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_printed_figures_are_the_counts_rounded_or_a_note_says_why(name):
     facts = all_facts()[name]
     counts = {"params": facts.counts.params, "macs": facts.counts.macs}

@@ -129,8 +129,7 @@ def _full_size(asked: int | Sequence[int] | None, own: tuple[int, int, int]) -> 
 def _parts(model: Network) -> list[tuple[str, str]]:
     """Name and module path of each row of the paper's table: the stages, then the head's parts."""
     stages = [(name, f"stages.{name}") for name in model.stages]
-    hidden = [(name, f"head.hidden.{name}") for name, _ in model.head.hidden.named_children()]
-    return [*stages, ("pool", "head.pool"), *hidden, ("classifier", "head.classifier")]
+    return [*stages, *((part.rpartition(".")[2], f"head.{part}") for part in model.head.parts())]
 
 
 def _layers(rows: list[Row], params: dict[str, int]) -> list[Part]:

@@ -25,14 +25,16 @@ POOLING = {aten.avg_pool2d, aten.max_pool2d_with_indices}
 FREE = {
     *POOLING,
     *(aten.native_batch_norm, aten.relu, aten.sigmoid, aten.tanh),
-    *(aten.add, aten.sub, aten.mul, aten.pow, aten.sum, aten.mean, aten.amax),
+    *(aten.add, aten.sub, aten.mul, aten.div, aten.pow, aten.sum, aten.mean, aten.amax, aten.avg_pool3d, aten.gt),
     *(
+        aten._to_copy,
         aten.cat,
         aten.constant_pad_nd,
         aten.detach,
         aten.split,
         aten.index_select,
         aten.slice,
+        aten.squeeze,
         aten.t,
         aten.unsqueeze,
         aten.view,

@@ -55,7 +55,8 @@ class NetworkFacts:
     """What is known of one network of the catalogue.
 
     ``parents`` are catalogue names; ``changed`` says in one line what it changed over them; ``departures`` lists how
-    well-known implementations differ, with the cost; ``input`` is (channels, height, width).
+    well-known implementations differ, with the cost; ``input`` is (channels, height, width), and ``stages`` the map
+    after each stage of the paper's table for it, in the same order of sides.
     """
 
     name: str
@@ -63,6 +64,7 @@ class NetworkFacts:
     parents: tuple[str, ...]
     changed: str
     input: tuple[int, int, int]
+    stages: dict[str, tuple[int, ...]]
     counts: Counts
     published: tuple[Published, ...] = ()
     departures: tuple[str, ...] = ()
@@ -100,6 +102,7 @@ def read_facts(text: str, file_name: str) -> dict[str, NetworkFacts]:
         where = f"{file_name}, {name}"
         entry = dict(entry, name=name, paper=paper)
         entry["counts"] = _build(Counts, entry.get("counts", {}), f"{where}, counts")
+        entry["stages"] = {stage: tuple(shape) for stage, shape in entry.get("stages", {}).items()}
         published = entry.get("published", [])
         entry["published"] = tuple(_build(Published, row, f"{where}, published") for row in published)
         for key in ("parents", "input", "departures"):

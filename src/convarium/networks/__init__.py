@@ -5,6 +5,7 @@ from __future__ import annotations
 import fnmatch
 import inspect
 from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, overload
 
@@ -18,6 +19,29 @@ CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
     # LeCun et al. 1998
     "lenet5": ("lenet:lenet5", {}),
     "lenet5_modern": ("lenet:lenet5_modern", {}),
+    # Krizhevsky et al. 2012, 2014
+    # Zeiler, Fergus 2014
+    # Goodfellow et al. 2013
+    # Lin et al. 2014
+    # Simonyan, Zisserman 2015
+    "vgg11": ("vgg:vgg", {"configuration": "A"}),
+    "vgg11_lrn": ("vgg:vgg", {"configuration": "A-LRN"}),
+    "vgg13": ("vgg:vgg", {"configuration": "B"}),
+    "vgg16_c": ("vgg:vgg", {"configuration": "C"}),
+    "vgg16": ("vgg:vgg", {"configuration": "D"}),
+    "vgg19": ("vgg:vgg", {"configuration": "E"}),
+    "vgg11_bn": ("vgg:vgg_bn", {"configuration": "A"}),
+    "vgg13_bn": ("vgg:vgg_bn", {"configuration": "B"}),
+    "vgg16_bn": ("vgg:vgg_bn", {"configuration": "D"}),
+    "vgg19_bn": ("vgg:vgg_bn", {"configuration": "E"}),
+    # Szegedy et al. 2015
+    "googlenet": ("googlenet:googlenet", {}),
+    "googlenet_naive": ("googlenet:googlenet_naive", {}),
+    "googlenet_tv": ("googlenet:googlenet_tv", {}),
+    # Ioffe, Szegedy 2015
+    # Szegedy et al. 2016
+    # Szegedy et al. 2017
+    # Chollet 2017
     # He et al. 2016, and the plain nets it measures against
     "plain18": ("resnet:plain_net", {"depth": 18}),
     "plain34": ("resnet:plain_net", {"depth": 34}),
@@ -36,6 +60,11 @@ CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet44_cifar": ("resnet:resnet_cifar", {"depth": 44}),
     "resnet56_cifar": ("resnet:resnet_cifar", {"depth": 56}),
     "resnet110_cifar": ("resnet:resnet_cifar", {"depth": 110}),
+    # He et al. 2016b
+    # Xie et al. 2017
+    # Wang et al. 2017
+    # Iandola et al. 2016
+    # Howard et al. 2017
     # Hu, Shen, Sun 2018
     "se_resnet18": ("senet:se_resnet", {"depth": 18}),
     "se_resnet34": ("senet:se_resnet", {"depth": 34}),
@@ -49,7 +78,10 @@ CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
 
 # What the attention slot takes by name.
 ATTENTION: dict[str, str] = {
-    "se": "senet:SqueezeExcite",
+    "se": "convarium.networks.senet:SqueezeExcite",
+    "spatial": "convarium.attention:SpatialMask",
+    "hard": "convarium.attention:HardMask",
+    "scale": "convarium.attention:ResidualScale",
 }
 
 
@@ -71,9 +103,9 @@ def check_name(name: str) -> str:
 
 
 def resolve(address: str) -> Any:
-    """``"module:attribute"`` of this folder."""
+    """``"module:attribute"``, of this folder unless the module's name is a full one."""
     module, attribute = address.split(":")
-    return getattr(import_module(f"{__name__}.{module}"), attribute)
+    return getattr(import_module(module if "." in module else f"{__name__}.{module}"), attribute)
 
 
 @overload
@@ -98,12 +130,14 @@ def create_model(
         name: a catalogue name (``list_models()``).
         num_classes: outputs; ``None`` means the paper's number, 0 returns pooled features.
         in_chans: input channels; ``None`` means the paper's number.
-        attention: a name (``"se"``) or ``channels -> module``, put at the end of every residual branch or convolution.
+        attention: ``"se"``, ``"spatial"``, ``"hard"``, ``"scale"`` or ``channels -> module``, put at the end of every
+            residual branch, Inception module or convolution of a chain.
         weights: a run folder or a ``.safetensors`` file, loaded strictly.
         features_only: return the maps at each reduction instead of logits.
         out_indices: which of those maps.
         global_pool: ``"avg"``, ``"max"``, ``"flatten"``, or ``""`` (with ``num_classes=0``) for the map itself.
-        arguments: the builder's own (``conv``, ``act``, ...).
+        arguments: the builder's own: ``act``, a callable that makes every activation (``nn.Tanh``); ``conv``, one that
+            makes every convolution (``partial(blocks.conv_bn, norm=None)``: no batch norm); ...
 
     Raises:
         UsageError: a name, argument or pool that does not exist, with those that do.
@@ -119,7 +153,7 @@ def create_model(
             raise UsageError(f"{name} takes no argument {key!r}; it takes: {', '.join(accepted)}")
     if given.get("in_chans", 1) < 1:
         raise UsageError(f"in_chans must be 1 or more; got {in_chans}")
-    network: Network = builder(**own, **given)
+    network: Network = builder(**own, **_slots(builder, given))
     network.name = name
     network.arguments = {key: value for key, value in {**given, "attention": attention}.items() if value is not None}
     if global_pool is not None:
@@ -149,3 +183,11 @@ def _attention(attention: str | Callable[[int], Any] | None) -> Callable[[int], 
             raise UsageError(f"no attention named {attention!r}; {nearest(attention, ATTENTION)}")
         return resolve(ATTENTION[attention])
     return attention
+
+
+def _slots(builder: Callable[..., Any], given: dict[str, Any]) -> dict[str, Any]:
+    """``given`` with ``act`` in every convolution too: what a builder's ``conv`` makes ends in that activation."""
+    own_conv = inspect.signature(builder).parameters.get("conv")
+    if "act" not in given or own_conv is None:
+        return given
+    return {**given, "conv": partial(given.get("conv", own_conv.default), act=given["act"])}

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convarium.blocks import Slot
+from convarium.blocks import Slot, conv_act, gated
 from convarium.network import Head, Network
 
 # Table I: the S2 maps that each of the sixteen C3 maps reads.
@@ -109,43 +109,46 @@ def _lecun_uniform(module: nn.Module) -> None:
             nn.init.uniform_(parameter, -2.4 / fan_in, 2.4 / fan_in)
 
 
-def _layer(channels: int, attention: Slot | None, **layers: nn.Module) -> nn.Sequential:
-    if attention is not None:
-        layers["attention"] = attention(channels)
-    return nn.Sequential(OrderedDict(layers))
-
-
 def lenet5(
-    *, num_classes: int = 10, in_chans: int = 1, attention: Slot | None = None, act: Slot = ScaledTanh
+    *,
+    num_classes: int = 10,
+    in_chans: int = 1,
+    attention: Slot | None = None,
+    conv: Slot = conv_act,
+    act: Slot = ScaledTanh,
 ) -> Network:
     """LeNet-5 as published: 60,000 trainable parameters for one channel and ten digits."""
-    c3 = TableConvolution(C3_TABLE)
     stages = {
-        "C1": _layer(6, attention, conv=nn.Conv2d(in_chans, 6, 5), act=act()),
-        "S2": _layer(6, None, pool=Subsampling(6), act=act()),
-        "C3": _layer(16, attention, conv=c3, act=act()),
-        "S4": _layer(16, None, pool=Subsampling(16), act=act()),
-        "C5": _layer(120, attention, conv=nn.Conv2d(16, 120, 5), act=act()),
+        "C1": gated(conv(in_chans, 6, 5, padding=0, act=act), attention, 6),
+        "S2": nn.Sequential(OrderedDict(pool=Subsampling(6), act=act())),
+        "C3": gated(nn.Sequential(OrderedDict(conv=TableConvolution(C3_TABLE), act=act())), attention, 16),
+        "S4": nn.Sequential(OrderedDict(pool=Subsampling(16), act=act())),
+        "C5": gated(conv(16, 120, 5, padding=0, act=act), attention, 120),
     }
     return _network(stages, num_classes, in_chans, act, RBF).apply(_lecun_uniform)
 
 
 def lenet5_modern(
-    *, num_classes: int = 10, in_chans: int = 1, attention: Slot | None = None, act: Slot = nn.ReLU
+    *,
+    num_classes: int = 10,
+    in_chans: int = 1,
+    attention: Slot | None = None,
+    conv: Slot = conv_act,
+    act: Slot = nn.ReLU,
 ) -> Network:
     """The same widths with rectifiers, max pooling, a fully connected C3 and a linear classifier: 61,706 parameters."""
     stages = {
-        "C1": _layer(6, attention, conv=nn.Conv2d(in_chans, 6, 5), act=act()),
+        "C1": gated(conv(in_chans, 6, 5, padding=0, act=act), attention, 6),
         "S2": nn.MaxPool2d(2),
-        "C3": _layer(16, attention, conv=nn.Conv2d(6, 16, 5), act=act()),
+        "C3": gated(conv(6, 16, 5, padding=0, act=act), attention, 16),
         "S4": nn.MaxPool2d(2),
-        "C5": _layer(120, attention, conv=nn.Conv2d(16, 120, 5), act=act()),
+        "C5": gated(conv(16, 120, 5, padding=0, act=act), attention, 120),
     }
     return _network(stages, num_classes, in_chans, act, nn.Linear)
 
 
 def _network(stages: Mapping[str, nn.Module], num_classes: int, in_chans: int, act: Slot, classifier: Slot) -> Network:
-    f6 = _layer(84, None, fc=nn.Linear(120, 84), act=act())
+    f6 = nn.Sequential(OrderedDict(fc=nn.Linear(120, 84), act=act()))
     head = Head(120, num_classes, pool="flatten", hidden={"F6": f6}, hidden_size=84, classifier=classifier)
     # White becomes -0.1 and ink 1.175, for a mean near 0 and a variance near 1 (Section II-B).
     mean, std = [0.1 / 1.275] * in_chans, [1 / 1.275] * in_chans

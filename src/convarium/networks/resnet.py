@@ -10,13 +10,14 @@ Departs from the paper:
 - ``_v1_5`` is the later form (facebook/fb.resnet.torch, 2016) with the stride in the 3x3: same keys, another function.
 """
 
+from collections import OrderedDict
 from collections.abc import Callable
 from functools import partial
 
 import torch
 from torch import Tensor, nn
 
-from convarium.blocks import Residual, Slot, conv_bn, he_normal
+from convarium.blocks import Residual, Slot, conv_bn, he_normal, max_pool_torch, slot
 from convarium.network import Head, Network
 
 Branch = Callable[..., nn.Module]
@@ -89,9 +90,9 @@ def zero_pad(in_chans: int, out_chans: int, stride: int, conv: Slot) -> nn.Modul
     return ZeroPadShortcut(in_chans, out_chans, stride)
 
 
-def plain(branch: nn.Module, shortcut: nn.Module, attention: nn.Module | None, act: nn.Module) -> nn.Sequential:
+def plain(branch: nn.Module, shortcut: nn.Module, attention: nn.Module, act: nn.Module) -> nn.Sequential:
     """The block of the plain nets that residual nets are measured against: no shortcut (Fig. 3, middle)."""
-    return nn.Sequential(branch, attention or nn.Identity(), act)
+    return nn.Sequential(OrderedDict(branch=branch, attention=attention, act=act))
 
 
 def residual_stage(
@@ -114,7 +115,7 @@ def residual_stage(
     for i in range(blocks):
         first = i == 0
         source, step = (in_chans, stride) if first else (out_chans, 1)
-        gate = attention(out_chans) if attention else None
+        gate = slot(attention, out_chans)
         stage.append(block(branch(source, width, step, conv), shortcut(source, out_chans, step, conv), gate, act()))
     return stage
 
@@ -133,7 +134,7 @@ def resnet(
     """ResNet-18, 34, 50, 101 or 152 for 224x224 images (Table 1); ``wide`` makes the branch of the last three."""
     blocks, kind = TABLE_1[depth]
     branch, expansion = (basic, 1) if kind == "basic" else (wide, 4)
-    stages: dict[str, nn.Module] = {"conv1": conv(in_chans, 64, 7, 2), "pool1": nn.MaxPool2d(3, 2, padding=1)}
+    stages: dict[str, nn.Module] = {"conv1": conv(in_chans, 64, 7, 2), "pool1": max_pool_torch(3, 2)}
     chans = 64
     for i, (width, count) in enumerate(zip(WIDTHS, blocks, strict=True)):
         stages[f"conv{i + 2}_x"] = residual_stage(

@@ -11,6 +11,7 @@ from functools import partial
 
 from torch import Tensor, nn
 
+from convarium.attention import TwiceSigmoid
 from convarium.networks.resnet import resnet, resnet_cifar
 
 
@@ -23,7 +24,13 @@ class SqueezeExcite(nn.Module):
         self.fc1 = nn.Linear(channels, hidden)
         self.act = nn.ReLU()
         self.fc2 = nn.Linear(hidden, channels)
-        self.gate = nn.Sigmoid()
+        self.gate: nn.Module = nn.Sigmoid()
+
+    def start_as_identity(self) -> None:
+        """The gates become ``2 sigmoid(...)`` of 0: one for every channel."""
+        nn.init.zeros_(self.fc2.weight)
+        nn.init.zeros_(self.fc2.bias)
+        self.gate = TwiceSigmoid()
 
     def forward(self, x: Tensor) -> Tensor:
         squeezed = x.mean((2, 3))
