@@ -4,13 +4,17 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test check lint types fast format clean
+.PHONY: demo test slow check lint types fast format clean
 
 demo: $(READY)
 	$(BIN)/convarium demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto -m "not slow"
+
+# Every network exported, run in ONNX, overfitted and trained: hours. The table of results goes to docs/.
+slow: $(READY)
+	$(BIN)/python -m pytest -n auto -m slow --table docs/every-network.md
 
 check: lint types fast
 
@@ -22,7 +26,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 fast: $(READY)
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto -m "not slow and not long"
 
 format: $(READY)
 	$(BIN)/ruff check --fix src tests benchmarks

@@ -173,7 +173,7 @@ def test_help_shows_no_none(capsys):
     assert "None" not in shown and "--epochs INT" in shown and "{sgd,adamw,rmsprop}" in shown and "--no-flip" in shown
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_nobody_listening_is_no_failure(run):
     """The reader of the results may go, and so may the reader of the remarks."""
     shell = f"{sys.executable} -m convarium"
@@ -210,7 +210,7 @@ def test_bad_images_are_named(capsys, copied, tmp_path, images):
     assert "holds no images" in refused(capsys, "predict", copied, tmp_path / "nothing")[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_an_exported_file_answers_as_the_run_does(capsys, copied, images, tmp_path):
     exported = json.loads(answered(capsys, "export", copied, "--output", tmp_path / "net.onnx", "--json"))
     assert exported["largest_relative_difference"] < 1e-4 and exported["parity_images"] > 10
@@ -222,7 +222,7 @@ def test_an_exported_file_answers_as_the_run_does(capsys, copied, images, tmp_pa
     assert answers[0]["rows"][0]["probabilities"] == pytest.approx(answers[1]["rows"][0]["probabilities"], abs=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_train_from_the_command_line(images, tmp_path):
     """stdout holds the result alone; progress goes to stderr, a line per epoch and no colour off a terminal."""
     command = [sys.executable, "-m", "convarium", "train", str(images), "--model", "lenet5_modern", "--epochs", "2"]

@@ -16,7 +16,7 @@ def short(monkeypatch):
     return demo
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_the_demo_from_end_to_end(short, tmp_path, capsys):
     output = tmp_path / "demo"
     result = short.demo(output=output)
@@ -45,7 +45,7 @@ def test_a_folder_of_someone_else_is_left_alone(short, tmp_path):
     assert (tmp_path / "mine.txt").read_text() == "mine"
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_training_that_fails_is_named_with_its_last_words(short, tmp_path, monkeypatch):
     monkeypatch.setitem(short.NETWORKS, "lenet5", ["--image-size", "64"])
     with pytest.raises(ConvariumError, match="training lenet5 failed: the dense head takes 120 features"):

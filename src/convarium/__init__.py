@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from convarium.networks import create_model as create_model
     from convarium.networks import list_models as list_models
     from convarium.runs import load_run as load_run
+    from convarium.surgery import insert_attention as insert_attention
+    from convarium.surgery import to_fully_convolutional as to_fully_convolutional
     from convarium.training.train import train as train
 
 # Public names and where they live; imported on first use, so that `import convarium` costs nothing.
@@ -25,9 +27,11 @@ _PUBLIC = {
     "evaluate": "evaluation.evaluate",
     "explain": "explanation.explain",
     "export": "deploy.export",
+    "insert_attention": "surgery",
     "list_models": "networks",
     "load_run": "runs",
     "predict": "deploy.predict",
+    "to_fully_convolutional": "surgery",
     "train": "training.train",
 }
 

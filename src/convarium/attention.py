@@ -1,8 +1,8 @@
 """Attention for any network's slot: where to look (a mask over places) and how much (a scale).
 
 The gate over channels is SENet's own, ``networks/senet.py``. Each class here maps ``(N, C, H, W)`` to the same shape
-and is made from a channel count. A gate or a mask can ``start_as_identity``: put into a trained network, it then changes
-nothing until it is trained.
+and is made from a channel count. A gate or a mask can ``start_as_identity``: put into a trained network, it then
+changes nothing until it is trained.
 """
 
 import torch

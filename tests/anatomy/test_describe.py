@@ -169,7 +169,7 @@ def test_other_sizes():
         describe("resnet50", input_size=(1, 2, 3, 4))
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_describing_a_large_network_allocates_no_weights():
     """The weights of resnet152 are 230 MiB; describing it costs under 60 MiB beyond what describing LeNet-5 costs."""
     code = (

@@ -1,12 +1,16 @@
 """The training loop against hand computations: one step's update, and which random numbers reach which image."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch import nn
 
 from convarium.data.augment import draw, shuffle
+from convarium.network import Head, Network
 from convarium.recipe import default_recipe, resolve
 from convarium.training import loop
+from convarium.training.auxiliary import WithAuxiliary
 from convarium.training.optimizer import learning_rate, make_optimizer
 
 DEFAULT = default_recipe("resnet20_cifar", "digits", 1000, 32, natural=False, optimizer="sgd")
@@ -19,9 +23,14 @@ def test_a_step_is_the_schedules_rate_times_the_clipped_gradient_of_the_smoothed
         dict(epochs=4, learning_rate=0.5, momentum=0.0, weight_decay=0.0, label_smoothing=smoothing, clip_norm=clip),
     )
     torch.manual_seed(0)
-    model, x, labels = nn.Linear(5, 3, bias=False).double(), torch.randn(4, 5).double(), torch.tensor([0, 2, 1, 1])
-    before = model.weight.detach().clone()
-    loss, logits, norm = loop._step(model, make_optimizer(model, recipe), x, labels, recipe, moment=2.5)
+    head = Head(5, 3, classifier=partial(nn.Linear, bias=False))
+    network = Network({"stage": nn.Identity()}, head, input_size=(5, 1, 1), min_input_size=1)
+    model, x, labels = WithAuxiliary(network, 1).double(), torch.randn(4, 5).double(), torch.tensor([0, 2, 1, 1])
+    weight = head.classifier.weight
+    before = weight.detach().clone()
+    loss, logits, norm = loop._step(
+        model, make_optimizer(model, recipe), x[:, :, None, None], labels, recipe, moment=2.5
+    )
 
     probabilities = (x @ before.T).softmax(1)
     target = (1 - smoothing) * nn.functional.one_hot(labels, 3) + smoothing / 3
@@ -33,7 +42,7 @@ def test_a_step_is_the_schedules_rate_times_the_clipped_gradient_of_the_smoothed
         gradient = gradient * clip / gradient.norm()
     torch.testing.assert_close(loss, expected_loss)
     torch.testing.assert_close(logits, x @ before.T)
-    torch.testing.assert_close(model.weight, before - learning_rate(recipe, 2.5) * gradient, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(weight, before - learning_rate(recipe, 2.5) * gradient, rtol=1e-4, atol=1e-7)
     assert 0 < learning_rate(recipe, 2.5) < 0.5
 
 

@@ -106,7 +106,7 @@ def wait_for_a_checkpoint(output: Path) -> None:
     raise AssertionError("no checkpoint in 12 s")
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_a_killed_process_goes_on_to_the_same_bits(images, whole, tmp_path):
     output = tmp_path / "run"
     process = start(images, output)
@@ -117,7 +117,7 @@ def test_a_killed_process_goes_on_to_the_same_bits(images, whole, tmp_path):
     assert same(whole, output)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signals_write_a_checkpoint_and_say_how_to_go_on(images, tmp_path, number, code):
     output = tmp_path / "run"

@@ -145,7 +145,8 @@ def create_model(
     """
     address, own = CATALOGUE[check_name(name)]
     builder = resolve(address)
-    given = dict(num_classes=num_classes, in_chans=in_chans, attention=_attention(attention), **arguments)
+    gate = None if attention is None else find_attention(attention)
+    given = dict(num_classes=num_classes, in_chans=in_chans, attention=gate, **arguments)
     given = {key: value for key, value in given.items() if value is not None}
     accepted = [key for key in inspect.signature(builder).parameters if key not in own]
     for key in given:
@@ -177,7 +178,12 @@ def create_on_meta(name: str, **arguments: Any) -> Network:
         return create_model(name, **arguments)
 
 
-def _attention(attention: str | Callable[[int], Any] | None) -> Callable[[int], Any] | None:
+def find_attention(attention: str | Callable[..., Any]) -> Callable[..., Any]:
+    """What makes a gate from a channel count: an attention by name, or ``attention`` itself.
+
+    Raises:
+        UsageError: no attention of that name.
+    """
     if isinstance(attention, str):
         if attention not in ATTENTION:
             raise UsageError(f"no attention named {attention!r}; {nearest(attention, ATTENTION)}")

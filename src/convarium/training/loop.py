@@ -20,8 +20,10 @@ from convarium.data.augment import Augmentation, augment, draw, shuffle
 from convarium.data.loading import ImageStore
 from convarium.data.preprocess import Preprocessing
 from convarium.errors import ConvariumError
+from convarium.network import Network
 from convarium.recipe import Recipe
 from convarium.runs import CHECKPOINTS, METRICS
+from convarium.training.auxiliary import WithAuxiliary
 from convarium.training.checkpoint import load_checkpoint, save_checkpoint
 from convarium.training.interrupt import stop_on_signals
 from convarium.training.optimizer import learning_rate, make_average, make_optimizer
@@ -74,7 +76,7 @@ class Progress:
 
 
 def fit(
-    model: nn.Module,
+    network: Network,
     recipe: Recipe,
     preprocessing: Preprocessing,
     train: ImageStore,
@@ -83,11 +85,11 @@ def fit(
     reporter: Reporter,
     how_to_resume: str,
     device: str = "cpu",
-) -> nn.Module:
-    """Train ``model``, going on from the last checkpoint in ``folder`` when there is one.
+) -> Network:
+    """Train ``network``, going on from the last checkpoint in ``folder`` when there is one.
 
     Args:
-        model: the network, freshly initialised under the recipe's seed.
+        network: freshly initialised under the recipe's seed; its auxiliary heads are made here, and left here.
         recipe: how.
         preprocessing: mean and standard deviation to normalise by.
         train: uint8 images ``(C, side, side)``.
@@ -104,8 +106,10 @@ def fit(
         Interrupted: stopped by a signal, after a checkpoint.
         ConvariumError: the loss became NaN or infinite; nothing of that step is saved.
     """
-    model.to(device).train()
+    torch.manual_seed(recipe.seed + 1)
+    model = WithAuxiliary(network, recipe.image_size).to(device).train()
     optimizer, average = make_optimizer(model, recipe), make_average(model, recipe)
+    kept: Network = average.module.network if average else network  # type: ignore[assignment]
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer} | ({"average": average} if average else {})
     checkpoints = folder / CHECKPOINTS
     stored, damaged = load_checkpoint(checkpoints, parts)
@@ -156,7 +160,7 @@ def fit(
                     save(totals)
                     saved = time.monotonic()
                     request.raise_if_asked(f"stopped; a checkpoint is written; to go on: {how_to_resume}")
-            row = _row(progress, totals, average or model, val, recipe, device)
+            row = _row(progress, totals, kept, val, recipe, device)
             _check_finite(row["val_loss"], "held-out loss", progress.epoch, recipe)
             progress.history.append(row)
             progress.epoch, progress.step, progress.totals = progress.epoch + 1, 0, {}
@@ -164,23 +168,28 @@ def fit(
             save(Totals())
             reporter.on_epoch(row)
             request.raise_if_asked(f"stopped; a checkpoint is written; to go on: {how_to_resume}")
-    return average.module if average else model
+    return kept
 
 
 def _step(
-    model: nn.Module, optimizer: torch.optim.Optimizer, images: Tensor, labels: Tensor, recipe: Recipe, moment: float
+    model: WithAuxiliary,
+    optimizer: torch.optim.Optimizer,
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    moment: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, logits and the gradient's norm; the step is taken only when the norm is finite."""
     for group in optimizer.param_groups:
         group["lr"] = learning_rate(recipe, moment)
     logits = model(images)
-    loss = F.cross_entropy(logits, labels, label_smoothing=recipe.label_smoothing)
+    loss = model.loss(logits, lambda each: F.cross_entropy(each, labels, label_smoothing=recipe.label_smoothing))
     optimizer.zero_grad()
     loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm or math.inf)
     if torch.isfinite(norm):
         optimizer.step()
-    return loss.detach(), logits.detach(), norm
+    return loss.detach(), logits[0].detach(), norm
 
 
 def _check_finite(value: float, what: str, epoch: int, recipe: Recipe) -> None:

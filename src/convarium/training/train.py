@@ -215,7 +215,7 @@ def _fit_and_finish(
     evaluation = evaluate_model(trained, preprocessing, dataset, split="val")
     save_run(
         folder,
-        trained,  # type: ignore[arg-type]
+        trained,
         preprocessing,
         dataset.class_names,
         data={"name": dataset.name, "fingerprint": dataset.fingerprint, "seed": recipe.seed},

@@ -1,0 +1,35 @@
+"""Auxiliary heads in training: their losses count beside the main one, and they are left behind at the end."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+
+from convarium.network import Network
+
+
+class WithAuxiliary(nn.Module):
+    """A network with the auxiliary heads of its paper, if it has any, on the stages that they name.
+
+    Maps ``(N, C, H, W)`` to a list of ``(N, num_classes)`` logits, the network's own first (GoogLeNet, Section 5).
+    """
+
+    def __init__(self, network: Network, image_size: int) -> None:
+        super().__init__()
+        self.network = network
+        self.heads, self.weight = nn.ModuleDict(), 0.0
+        if network.auxiliary is not None:
+            maps = network.stage_shapes((network.input_size[0], image_size, image_size))
+            self.heads.update(network.auxiliary.heads(network.num_classes, maps))
+            self.weight = network.auxiliary.weight
+
+    def forward(self, x: Tensor) -> list[Tensor]:
+        last, maps = self.network.forward_intermediates(x, list(self.heads))
+        inner = [head(map_) for head, map_ in zip(self.heads.values(), maps, strict=True)]
+        return [self.network.forward_head(last), *inner]
+
+    def loss(self, logits: list[Tensor], criterion: Callable[[Tensor], Tensor]) -> Tensor:
+        """The main loss, and ``weight`` times each of the others."""
+        main, *others = map(criterion, logits)
+        return main + self.weight * sum(others)

@@ -1,0 +1,68 @@
+"""Tests that ask for ``network``, ``on_meta`` or ``each_name`` run on every network of the catalogue: in `make check`
+on the smallest of each file, in `make test` on all. Those marked ``dear`` run in `make test` on the smallest of each
+file, in `make slow` on all."""
+
+import math
+
+import pytest
+import torch
+
+from convarium import create_model
+from convarium.facts import all_facts
+from convarium.networks import CATALOGUE
+
+LARGE = 3e9  # multiply-adds; these share one process, so that memory holds one of them
+
+
+def _macs(name: str) -> float:
+    return all_facts()[name].counts.macs if name in all_facts() else math.inf
+
+
+def _smallest_of_each_file() -> set[str]:
+    files = {address.split(":")[0] for address, _ in CATALOGUE.values()}
+    return {min((n for n, (a, _) in CATALOGUE.items() if a.startswith(f"{file}:")), key=_macs) for file in files}
+
+
+SMALLEST = _smallest_of_each_file()
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    asked = {"network", "on_meta", "each_name"} & set(metafunc.fixturenames)
+    if not asked:
+        return
+    dear = metafunc.definition.get_closest_marker("dear")
+    params = []
+    for name in CATALOGUE:
+        marks = [pytest.mark.xdist_group("large" if _macs(name) > LARGE else name)]
+        if dear:
+            marks.append(pytest.mark.long if name in SMALLEST else pytest.mark.slow)
+        elif name not in SMALLEST:
+            marks.append(pytest.mark.long)
+        params.append(pytest.param(name, marks=marks, id=name))
+    fixture = asked.pop()
+    metafunc.parametrize(fixture, params, indirect=fixture != "each_name", scope="module")
+
+
+@pytest.fixture(scope="module")
+def network(request):
+    """The network of the test's parameter, with real weights, in evaluation mode."""
+    torch.manual_seed(0)
+    return create_model(request.param).eval()
+
+
+@pytest.fixture(scope="module")
+def on_meta(request):
+    """The network of the test's parameter, without weights, in evaluation mode."""
+    with torch.device("meta"):
+        return create_model(request.param).eval()
+
+
+@pytest.fixture
+def smallest_images():
+    """A function from a network to two images of its smallest size."""
+
+    def images(network, batch=2):
+        side = network.min_input_size
+        return torch.randn(batch, network.input_size[0], side, side, generator=torch.Generator().manual_seed(0))
+
+    return images

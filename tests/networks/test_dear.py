@@ -1,0 +1,98 @@
+"""The dear checks: every network learns eight images by heart, goes through torch.export, and runs in ONNX as in torch;
+the smallest of every file learns a small data set through ``convarium train``."""
+
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from convarium import create_model, train
+from convarium.data.preprocess import Preprocessing
+from convarium.deploy.onnx import export_onnx
+from convarium.facts import all_facts
+
+from .conftest import SMALLEST
+
+IMAGES = 8
+MOST_STEPS = 150
+
+
+def eight_images(network):
+    """Eight patterns of 5x5 patches, as large as the smallest input, scaled as the paper scales pixels."""
+    side, channels = network.min_input_size, network.input_size[0]
+    patches = torch.rand(IMAGES, channels, 5, 5, generator=torch.Generator().manual_seed(0))
+    pixels = F.interpolate(patches, size=(side, side))
+    mean, std = (torch.tensor(values).view(-1, 1, 1) for values in (network.mean, network.std))
+    return (pixels - mean) / std
+
+
+def learn_by_heart(network):
+    """Steps of Adam until every image has its own class with a loss under 0.1; dropout is off, batch norm trains."""
+    x, labels = eight_images(network), torch.arange(IMAGES)
+    network.train()
+    for module in network.modules():
+        if isinstance(module, nn.Dropout):
+            module.eval()
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-4)
+    for step in range(MOST_STEPS):
+        logits = network(x)
+        loss = F.cross_entropy(logits, labels)
+        if loss < 0.1 and torch.equal(logits.argmax(1), labels):
+            return step, loss.item()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    return MOST_STEPS, loss.item()
+
+
+@pytest.mark.dear
+def test_learns_by_heart_and_is_exported(each_name, record_property, tmp_path):
+    torch.manual_seed(0)
+    network = create_model(each_name, num_classes=IMAGES)
+    facts = all_facts()[each_name]
+    began = time.perf_counter()
+    steps, loss = learn_by_heart(network)
+    record_property("network", each_name)
+    record_property("parameters", f"{facts.counts.params:,}")
+    record_property("input", network.min_input_size)
+    record_property("steps to learn 8 images", steps)
+    assert steps < MOST_STEPS, f"the loss is {loss} after {MOST_STEPS} steps"
+
+    x = eight_images(network)
+    network.train()  # a fresh estimate of the running statistics, from the weights as they are now
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.reset_running_stats()
+            module.momentum = None
+    with torch.no_grad():
+        network(x)
+        expected = network.eval()(x)
+    batch = torch.export.Dim("batch")
+    program = torch.export.export(network, (x[:2],), dynamic_shapes=({0: batch},))
+    difference = (program.module()(x) - expected).abs().max() / expected.abs().max()
+    record_property("torch.export, difference", f"{difference:.0e}")
+    assert difference <= 1e-5
+
+    side, channels = network.min_input_size, network.input_size[0]
+    preprocessing = Preprocessing(side, channels, network.mean, network.std, network.crop_pct, network.interpolation)
+    pixels = np.random.default_rng(0).integers(0, 256, (side, side, channels), dtype=np.uint8)
+    names = [str(i) for i in range(IMAGES)]
+    parity = export_onnx(network, preprocessing, names, tmp_path / "n.onnx", metadata={}, parity_images=[pixels])
+    record_property("ONNX, difference", f"{parity.largest_difference:.0e}")
+    record_property("seconds", round(time.perf_counter() - began))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(SMALLEST))
+def test_the_smallest_of_every_file_learns_a_small_data_set(name, draw_folder, tmp_path):
+    """95 % of the training images, through `convarium train` with what it chooses by itself."""
+    folder = draw_folder(tmp_path / "images", {"ant": 20, "bee": 20, "cat": 20}, size=48)
+    options = {} if name.endswith("cifar") or all_facts()[name].input[1] < 100 else {"epochs": 12}
+    train(str(folder), model=name, output=tmp_path / "run", seed=0, **options)
+    import json
+
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert min(row["train_top1_error_percent"] for row in rows[-3:]) <= 5
