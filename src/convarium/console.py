@@ -76,6 +76,8 @@ def description_tables(described: Description) -> RenderableType:
         f"\n{described.params:,} parameters ({described.size_mib} MiB stored), {described.macs:,} MACs, "
         f"{described.activations:,} activations; the last map sees {field}"
     )
+    if described.auxiliary_params:
+        totals += f"\n{described.auxiliary_params:,} more parameters in auxiliary heads, in training only"
     shown: list[RenderableType] = [parts, totals]
     if described.not_counted:
         names = ", ".join(f"{name} ({times}x)" for name, times in described.not_counted.items())

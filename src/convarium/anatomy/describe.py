@@ -43,8 +43,8 @@ class Description:
 
     ``params`` counts trainable parameters, ``macs`` multiply-adds of convolutions and matrix products for one image,
     ``activations`` the outputs of those (the definition of Radosavovic et al., CVPR 2020), ``size_mib`` the parameters
-    and buffers as stored; ``published`` is empty for another input or other arguments than the paper's; ``not_counted``
-    names the operations that no rule covers.
+    and buffers as stored; ``auxiliary_params`` are those of heads that only training has; ``published`` is empty for
+    another input or other arguments than the paper's; ``not_counted`` names the operations that no rule covers.
     """
 
     name: str
@@ -55,6 +55,7 @@ class Description:
     macs: int
     activations: int
     size_mib: float
+    auxiliary_params: int
     receptive_field_px: int | None
     published: list[Published]
     departures: list[str]
@@ -109,12 +110,23 @@ def describe(model: Model, /, *, input_size: int | tuple[int, ...] | None = None
         macs=sum(row.macs for row in traced.rows),
         activations=sum(row.activations for row in traced.rows),
         size_mib=round(stored / 2**20, 2),
+        auxiliary_params=_auxiliary_params(model),
         receptive_field_px=last.receptive_field_px,
         published=list(facts.published) if facts and as_published else [],
         departures=list(facts.departures) if facts else [],
         not_counted=dict(traced.not_counted),
         print_layers=layers,
     )
+
+
+def _auxiliary_params(model: Network) -> int:
+    import torch
+
+    if model.auxiliary is None:
+        return 0
+    with torch.device("meta"):
+        heads = model.auxiliary.heads(model.num_classes, model.stage_shapes())
+    return sum(p.numel() for head in heads.values() for p in head.parameters())
 
 
 def _full_size(asked: int | Sequence[int] | None, own: tuple[int, int, int]) -> tuple[int, int, int]:

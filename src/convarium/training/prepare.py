@@ -12,7 +12,7 @@ from convarium.data.datasets import Dataset
 from convarium.data.loading import ImageStore
 from convarium.data.preprocess import Preprocessing
 from convarium.data.resize import Preprocess, resize_to
-from convarium.network import Network
+from convarium.network import BYTE_STD, Network
 from convarium.recipe import Recipe
 from convarium.training.threads import calibrate
 
@@ -34,6 +34,8 @@ def image_stores(dataset: Dataset, recipe: Recipe, model: Network) -> tuple[Imag
     with counting("reading images", len(train_positions)) as tick:
         train_store = ImageStore(dataset, train_positions, channels, cached, tick=tick)
     mean, std = _statistics(train_store, channels)
+    if set(model.std) == set(BYTE_STD):  # only the mean is subtracted: the paper's initialisation counts on that scale
+        std = model.std
     preprocessing = replace(plain, mean=mean, std=std)
     preprocess = Preprocess(preprocessing)
     with counting("reading held-out images", len(val_positions)) as tick:

@@ -13,8 +13,8 @@ from convarium import __version__
 from convarium.atomic import write_text
 from convarium.console import stderr
 from convarium.data.datasets import EMBEDDED, Dataset, open_dataset
-from convarium.errors import Interrupted, Terminated, UsageError, nearest
-from convarium.networks import ATTENTION, check_name, create_model, create_on_meta
+from convarium.errors import Interrupted, Terminated, UsageError
+from convarium.networks import check_name, create_model, create_on_meta, find_attention
 from convarium.recipe import (
     Optimizer,
     Recipe,
@@ -109,7 +109,7 @@ def train(
         scale: augmentation, largest magnification.
         shift: augmentation, part of the side.
         flip: augmentation, mirror half of the images.
-        attention: a gate at the end of every branch, such as "se".
+        attention: se, spatial, hard or scale, at the end of every branch.
         seed: of everything random.
         threads: of one operation; measured when not given.
         resume: go on with the run in the output folder.
@@ -123,8 +123,8 @@ def train(
     data = str(data)
     given = {key: value for key, value in locals().items() if key not in ("output", "resume", "overwrite")}
     check_name(model)
-    if attention and attention not in ATTENTION:
-        raise UsageError(f"no attention named {attention!r}; {nearest(attention, ATTENTION)}")
+    if attention:
+        find_attention(attention)
     if resume and overwrite:
         raise UsageError("--resume goes on with a run and --overwrite replaces it: give one of them")
     check_options(given)
