@@ -53,6 +53,7 @@ def test_gates_stand_where_create_model_puts_them():
         (dict(attention="sq"), "no attention named 'sq'; .*se"),
         (dict(attention="se", stages=["conv9"]), "resnet20_cifar has no stage 'conv9'; stages: conv1, stage1"),
         (dict(attention="se", stages=["conv1"]), "no empty attention slot in conv1"),
+        (dict(attention="se", ratio=8), "attention 'se' takes no 'ratio'; it takes: reduction"),
         (dict(attention="scale"), "'scale' changes its input as made"),
         (dict(attention=SqueezeExcite, stages=[]), "no empty attention slot"),
     ],

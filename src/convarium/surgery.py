@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -43,6 +44,10 @@ def insert_attention(
         if name not in model.stages:
             raise UsageError(f"{model.name} has no stage {name!r}; stages: {', '.join(model.stages)}")
     make = find_attention(attention)
+    known = list(inspect.signature(make).parameters)[1:]
+    for option in options:
+        if option not in known:
+            raise UsageError(f"attention {attention!r} takes no {option!r}; it takes: {', '.join(known) or 'nothing'}")
     channels = {path: count for path, count in _empty_slots(model).items() if path.split(".")[1] in names}
     if not channels:
         raise UsageError(f"{model.name} has no empty attention slot in {', '.join(names)}")

@@ -1,6 +1,7 @@
 """The dear checks: every network learns eight images by heart, goes through torch.export, and runs in ONNX as in torch;
 the smallest of every file learns a small data set through ``convarium train``."""
 
+import json
 import time
 
 import numpy as np
@@ -9,10 +10,11 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from convarium import create_model, train
+from convarium import create_model, evaluate, train
 from convarium.data.preprocess import Preprocessing
 from convarium.deploy.onnx import export_onnx
 from convarium.facts import all_facts
+from convarium.networks import create_on_meta
 
 from .conftest import SMALLEST
 
@@ -85,6 +87,17 @@ def test_learns_by_heart_and_is_exported(each_name, record_property, tmp_path):
     record_property("seconds", round(time.perf_counter() - began))
 
 
+@pytest.mark.dear
+def test_train_goes_from_a_folder_to_a_run(each_name, images, tmp_path):
+    """One epoch at the smallest input, auxiliary heads and all, and the run can be opened and judged."""
+    side = create_on_meta(each_name).min_input_size
+    options = dict(image_size=side, epochs=1, batch_size=16, threads=1, learning_rate=1e-3)
+    trained = train(str(images), model=each_name, output=tmp_path / "run", **options)
+    assert trained.evaluation.images == 6
+    again = evaluate(tmp_path / "run", data=str(images))
+    assert again.top1_error_percent == trained.evaluation.top1_error_percent
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(SMALLEST))
 def test_the_smallest_of_every_file_learns_a_small_data_set(name, draw_folder, tmp_path):
@@ -92,7 +105,5 @@ def test_the_smallest_of_every_file_learns_a_small_data_set(name, draw_folder, t
     folder = draw_folder(tmp_path / "images", {"ant": 20, "bee": 20, "cat": 20}, size=48)
     options = {} if name.endswith("cifar") or all_facts()[name].input[1] < 100 else {"epochs": 12}
     train(str(folder), model=name, output=tmp_path / "run", seed=0, **options)
-    import json
-
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert min(row["train_top1_error_percent"] for row in rows[-3:]) <= 5

@@ -8,6 +8,7 @@ operation that is in neither list is reported as not counted, never as a silent 
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
@@ -26,11 +27,13 @@ FREE = {
     *POOLING,
     *(aten.native_batch_norm, aten.relu, aten.sigmoid, aten.tanh),
     *(aten.add, aten.sub, aten.mul, aten.div, aten.pow, aten.sum, aten.mean, aten.amax, aten.avg_pool3d, aten.gt),
+    *(aten.var, aten.rsqrt, aten.linalg_vector_norm, aten.clamp_min, aten.upsample_bilinear2d),
     *(
         aten._to_copy,
         aten.cat,
         aten.constant_pad_nd,
         aten.detach,
+        aten.expand,
         aten.split,
         aten.index_select,
         aten.slice,
@@ -45,24 +48,50 @@ FREE = {
 
 @dataclass(frozen=True)
 class Field:
-    """What one unit sees along one axis: input pixels ``low`` to ``high`` for unit 0, shifted by ``jump`` per unit."""
+    """What the units of a map see along one axis, in input pixels from the first to the last.
 
-    low: int = 0
-    high: int = 0
-    jump: int = 1
+    ``spans`` are those of units 0 to n - 1, and ``step`` is how far the next n see to the right of them. One span is
+    enough until a map is enlarged: its units then fall between those they are made of, and see unequal pieces.
+    """
+
+    spans: tuple[tuple[int, int], ...] = ((0, 0),)
+    step: int = 1
 
     @property
     def size(self) -> int:
-        return self.high - self.low + 1
+        """Of the units that see the most."""
+        return max(high - low + 1 for low, high in self.spans)
+
+    @property
+    def jump(self) -> int:
+        return self.step // len(self.spans)
+
+    def at(self, unit: int) -> tuple[int, int]:
+        """What one unit sees, of a map without ends."""
+        turns, place = divmod(unit, len(self.spans))
+        low, high = self.spans[place]
+        return low + turns * self.step, high + turns * self.step
 
     def window(self, kernel: int, stride: int, padding: int, dilation: int = 1) -> Field:
         """Seen through a convolution or a pooling."""
-        reach = (kernel - 1) * dilation
-        return Field(self.low - padding * self.jump, self.high + (reach - padding) * self.jump, self.jump * stride)
+        period = len(self.spans) // math.gcd(len(self.spans), stride)
+        starts = [unit * stride - padding for unit in range(period)]
+        spans = tuple((self.at(start)[0], self.at(start + (kernel - 1) * dilation)[1]) for start in starts)
+        return Field(spans, self.step * period * stride // len(self.spans))
+
+    def enlarge(self, factor: int) -> Field:
+        """Seen through a bilinear enlargement: by each unit, the two it lies between. Where the outermost pixels are
+        aligned instead of the edges, units lie up to a quarter of a step elsewhere, but between the same two."""
+        doubled = [2 * unit + 1 - factor for unit in range(len(self.spans) * factor)]  # in steps of 1 / (2 factor)
+        spans = tuple((self.at(x // (2 * factor))[0], self.at(-(-x // (2 * factor)))[1]) for x in doubled)
+        return Field(spans, self.step)
 
     def join(self, other: Field) -> Field:
-        """Seen by the sum or concatenation of two branches: from the first pixel of either to the last of either."""
-        return Field(min(self.low, other.low), max(self.high, other.high), max(self.jump, other.jump))
+        """Seen by the sum, product or concatenation of two branches: from the first pixel of either to the last."""
+        mine, its = len(self.spans), len(other.spans)
+        both = [(self.at(unit), other.at(unit)) for unit in range(math.lcm(mine, its))]
+        spans = tuple((min(a[0], b[0]), max(a[1], b[1])) for a, b in both)
+        return Field(spans, max(self.step * len(spans) // mine, other.step * len(spans) // its))
 
 
 Fields = tuple[Field, Field] | None  # height and width; None: the whole image
@@ -180,6 +209,12 @@ def _seen_through(packet: Any, args: Any, result: Tensor, sources: list[tuple[Te
         padding = args[3] if len(args) > 3 else (0, 0)
         dilation = args[4] if packet is aten.max_pool2d_with_indices and len(args) > 4 else (1, 1)
         return _windows(joined, kernel, stride, padding, dilation)
+    if packet is aten.upsample_bilinear2d:
+        before, after = sources[0][0].shape[2:], result.shape[2:]
+        return (
+            joined[0].enlarge(max(1, round(after[0] / before[0]))),
+            joined[1].enlarge(max(1, round(after[1] / before[1]))),
+        )
     if packet is aten.slice and args[1] in (2, 3):
         axis = args[1] - 2
         start, step = args[2] or 0, args[4] if len(args) > 4 else 1

@@ -60,9 +60,26 @@ CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet44_cifar": ("resnet:resnet_cifar", {"depth": 44}),
     "resnet56_cifar": ("resnet:resnet_cifar", {"depth": 56}),
     "resnet110_cifar": ("resnet:resnet_cifar", {"depth": 110}),
+    "resnet1202_cifar": ("resnet:resnet_cifar", {"depth": 1202}),
     # He et al. 2016b
+    "preact_resnet50": ("preact_resnet:preact_resnet", {"depth": 50}),
+    "preact_resnet101": ("preact_resnet:preact_resnet", {"depth": 101}),
+    "preact_resnet152": ("preact_resnet:preact_resnet", {"depth": 152}),
+    "preact_resnet200": ("preact_resnet:preact_resnet", {"depth": 200}),
+    "preact_resnet110_cifar": ("preact_resnet:preact_resnet_cifar", {"depth": 110}),
+    "preact_resnet164_cifar": ("preact_resnet:preact_bottleneck_cifar", {"depth": 164}),
+    "preact_resnet1001_cifar": ("preact_resnet:preact_bottleneck_cifar", {"depth": 1001}),
     # Xie et al. 2017
+    "resnext50_32x4d": ("resnext:resnext", {"depth": 50, "cardinality": 32, "base_width": 4}),
+    "resnext101_32x4d": ("resnext:resnext", {"depth": 101, "cardinality": 32, "base_width": 4}),
+    "resnext101_64x4d": ("resnext:resnext", {"depth": 101, "cardinality": 64, "base_width": 4}),
+    "resnext101_32x8d": ("resnext:resnext", {"depth": 101, "cardinality": 32, "base_width": 8}),
+    "resnext29_8x64d_cifar": ("resnext:resnext_cifar", {"depth": 29, "cardinality": 8, "base_width": 64}),
     # Wang et al. 2017
+    "attention56": ("residual_attention:residual_attention", {"modules": (1, 1, 1)}),
+    "attention92": ("residual_attention:residual_attention", {"modules": (1, 2, 3)}),
+    "attentionnext56": ("residual_attention:attentionnext", {"modules": (1, 1, 1)}),
+    "attention92_cifar": ("residual_attention:residual_attention_cifar", {"modules": (2, 2, 2)}),
     # Iandola et al. 2016
     # Howard et al. 2017
     # Hu, Shen, Sun 2018
@@ -71,6 +88,9 @@ CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
     "se_resnet50": ("senet:se_resnet", {"depth": 50}),
     "se_resnet101": ("senet:se_resnet", {"depth": 101}),
     "se_resnet152": ("senet:se_resnet", {"depth": 152}),
+    "se_resnext50_32x4d": ("senet:se_resnext", {"depth": 50, "cardinality": 32, "base_width": 4}),
+    "se_resnext101_32x4d": ("senet:se_resnext", {"depth": 101, "cardinality": 32, "base_width": 4}),
+    "senet154": ("senet:senet154", {}),
     "se_resnet20_cifar": ("senet:se_resnet_cifar", {"depth": 20}),
     "se_resnet56_cifar": ("senet:se_resnet_cifar", {"depth": 56}),
     "se_resnet110_cifar": ("senet:se_resnet_cifar", {"depth": 110}),
@@ -152,8 +172,12 @@ def create_model(
     for key in given:
         if key not in accepted:
             raise UsageError(f"{name} takes no argument {key!r}; it takes: {', '.join(accepted)}")
-    if given.get("in_chans", 1) < 1:
-        raise UsageError(f"in_chans must be 1 or more; got {in_chans}")
+    for key, least in (("in_chans", 1), ("num_classes", 0)):
+        if key in given and not (isinstance(given[key], int) and given[key] >= least):
+            raise UsageError(f"{key} must be a whole number of {least} or more; got {given[key]!r}")
+    for key in ("act", "conv", "attention"):
+        if key in given and not callable(given[key]):
+            raise UsageError(f"{key} must be something that makes a module, such as torch.nn.Tanh; got {given[key]!r}")
     network: Network = builder(**own, **_slots(builder, given))
     network.name = name
     network.arguments = {key: value for key, value in {**given, "attention": attention}.items() if value is not None}

@@ -11,8 +11,9 @@ Departs from the paper:
 """
 
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -22,18 +23,14 @@ from convarium.network import Head, Network
 
 Branch = Callable[..., nn.Module]
 
-# Table 1: blocks in conv2_x, conv3_x, conv4_x, conv5_x; their widths; the branch and its expansion.
+# Table 1: width and blocks of each stage. Up to 34 layers a block is two 3x3 of that width, from 50 on a bottleneck.
 TABLE_1 = {
-    18: ((2, 2, 2, 2), "basic"),
-    34: ((3, 4, 6, 3), "basic"),
-    50: ((3, 4, 6, 3), "bottleneck"),
-    101: ((3, 4, 23, 3), "bottleneck"),
-    152: ((3, 8, 36, 3), "bottleneck"),
+    18: {"conv2_x": (64, 2), "conv3_x": (128, 2), "conv4_x": (256, 2), "conv5_x": (512, 2)},
+    34: {"conv2_x": (64, 3), "conv3_x": (128, 4), "conv4_x": (256, 6), "conv5_x": (512, 3)},
+    50: {"conv2_x": (64, 3), "conv3_x": (128, 4), "conv4_x": (256, 6), "conv5_x": (512, 3)},
+    101: {"conv2_x": (64, 3), "conv3_x": (128, 4), "conv4_x": (256, 23), "conv5_x": (512, 3)},
+    152: {"conv2_x": (64, 3), "conv3_x": (128, 8), "conv4_x": (256, 36), "conv5_x": (512, 3)},
 }
-WIDTHS = (64, 128, 256, 512)
-
-# Section 4.2: 6n + 2 layers, n blocks per map size 32, 16, 8.
-CIFAR_WIDTHS = (16, 32, 64)
 
 
 def basic(in_chans: int, width: int, stride: int, conv: Slot) -> nn.Module:
@@ -43,20 +40,12 @@ def basic(in_chans: int, width: int, stride: int, conv: Slot) -> nn.Module:
 
 def bottleneck(in_chans: int, width: int, stride: int, conv: Slot) -> nn.Module:
     """1x1, 3x3, 1x1 of four times the width (Fig. 5, right); the stride is in the first 1x1."""
-    return nn.Sequential(
-        conv(in_chans, width, 1, stride),
-        conv(width, width, 3),
-        conv(width, 4 * width, 1, act=None),
-    )
+    return nn.Sequential(conv(in_chans, width, 1, stride), conv(width, width, 3), conv(width, 4 * width, 1, act=None))
 
 
 def bottleneck_v1_5(in_chans: int, width: int, stride: int, conv: Slot) -> nn.Module:
     """The bottleneck with its stride in the 3x3."""
-    return nn.Sequential(
-        conv(in_chans, width, 1),
-        conv(width, width, 3, stride),
-        conv(width, 4 * width, 1, act=None),
-    )
+    return nn.Sequential(conv(in_chans, width, 1), conv(width, width, 3, stride), conv(width, 4 * width, 1, act=None))
 
 
 def projection(in_chans: int, out_chans: int, stride: int, conv: Slot) -> nn.Module:
@@ -112,12 +101,21 @@ def residual_stage(
     """``blocks`` blocks of ``width * expansion`` channels, the first with the stride."""
     out_chans = width * expansion
     stage = nn.Sequential()
-    for i in range(blocks):
-        first = i == 0
-        source, step = (in_chans, stride) if first else (out_chans, 1)
-        gate = slot(attention, out_chans)
-        stage.append(block(branch(source, width, step, conv), shortcut(source, out_chans, step, conv), gate, act()))
+    for source, step in [(in_chans, stride)] + [(out_chans, 1)] * (blocks - 1):
+        ways = branch(source, width, step, conv), shortcut(source, out_chans, step, conv)
+        stage.append(block(*ways, slot(attention, out_chans), act()))
     return stage
+
+
+def residual_stages(
+    in_chans: int, rows: Mapping[str, tuple[int, int]], *, expansion: int = 1, **parts: Any
+) -> dict[str, nn.Module]:
+    """A :func:`residual_stage` for each row ``name: (width, blocks)`` of a table; all but the first halve the map."""
+    stages: dict[str, nn.Module] = {}
+    for name, (width, blocks) in rows.items():
+        stages[name] = residual_stage(in_chans, width, blocks, 2 if stages else 1, expansion=expansion, **parts)
+        in_chans = width * expansion
+    return stages
 
 
 def resnet(
@@ -128,26 +126,20 @@ def resnet(
     attention: Slot | None = None,
     conv: Slot = conv_bn,
     act: Slot = nn.ReLU,
-    wide: Branch = bottleneck,
+    deep: Branch = bottleneck,
     block: Slot = Residual,
 ) -> Network:
-    """ResNet-18, 34, 50, 101 or 152 for 224x224 images (Table 1); ``wide`` makes the branch of the last three."""
-    blocks, kind = TABLE_1[depth]
-    branch, expansion = (basic, 1) if kind == "basic" else (wide, 4)
-    stages: dict[str, nn.Module] = {"conv1": conv(in_chans, 64, 7, 2), "pool1": max_pool_torch(3, 2)}
-    chans = 64
-    for i, (width, count) in enumerate(zip(WIDTHS, blocks, strict=True)):
-        stages[f"conv{i + 2}_x"] = residual_stage(
-            chans, width, count, 1 if i == 0 else 2,
-            branch=branch, expansion=expansion, block=block, attention=attention, conv=conv, act=act,
-        )  # fmt: skip
-        chans = width * expansion
-    head = Head(chans, num_classes)
+    """ResNet-18, 34, 50, 101 or 152 for 224x224 images (Table 1); ``deep`` makes the branch of the last three."""
+    branch, expansion = (basic, 1) if depth < 50 else (deep, 4)
+    parts = dict(branch=branch, expansion=expansion, block=block, attention=attention, conv=conv, act=act)
+    stages = {"conv1": conv(in_chans, 64, 7, 2), "pool1": max_pool_torch(3, 2)}
+    stages |= residual_stages(64, TABLE_1[depth], **parts)
+    head = Head(512 * expansion, num_classes)
     return Network(stages, head, input_size=(in_chans, 224, 224), min_input_size=32).apply(he_normal)
 
 
 plain_net = partial(resnet, block=plain)
-resnet_v1_5 = partial(resnet, wide=bottleneck_v1_5)
+resnet_v1_5 = partial(resnet, deep=bottleneck_v1_5)
 
 
 def resnet_cifar(
@@ -160,17 +152,12 @@ def resnet_cifar(
     act: Slot = nn.ReLU,
     block: Slot = Residual,
 ) -> Network:
-    """ResNet-20, 32, 44, 56, 110 for 32x32 images, with parameter-free shortcuts (Section 4.2)."""
-    blocks = (depth - 2) // 6
-    stages: dict[str, nn.Module] = {"conv1": conv(in_chans, 16, 3)}
-    chans = 16
-    for i, width in enumerate(CIFAR_WIDTHS):
-        stages[f"stage{i + 1}"] = residual_stage(
-            chans, width, blocks, 1 if i == 0 else 2,
-            branch=basic, shortcut=zero_pad, block=block, attention=attention, conv=conv, act=act,
-        )  # fmt: skip
-        chans = width
-    head = Head(chans, num_classes)
+    """ResNet of 6n + 2 layers for 32x32 images, 20 to 1202, with parameter-free shortcuts (Section 4.2)."""
+    n = (depth - 2) // 6
+    parts = dict(branch=basic, shortcut=zero_pad, block=block, attention=attention, conv=conv, act=act)
+    stages = {"conv1": conv(in_chans, 16, 3)}
+    stages |= residual_stages(16, {"stage1": (16, n), "stage2": (32, n), "stage3": (64, n)}, **parts)
+    head = Head(64, num_classes)
     return Network(stages, head, input_size=(in_chans, 32, 32), min_input_size=4, crop_pct=1.0).apply(he_normal)
 
 

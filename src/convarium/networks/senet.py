@@ -1,8 +1,12 @@
 """SENet: J. Hu, L. Shen, G. Sun, "Squeeze-and-Excitation Networks", CVPR 2018; journal form with S. Albanie and E. Wu,
-TPAMI 2020, Table 1: SE-ResNet is ResNet with a gate at the end of every residual branch.
+TPAMI 2020, Table 1 and appendix: SE-ResNet and SE-ResNeXt with a gate at the end of every residual branch; SENet-154.
 
 Departs from the paper:
 
+- SE-ResNet and SE-ResNeXt pool as their bases here, with padding; the released files pad nothing and round up, and so
+  does ``senet154``;
+- the widths of SENet-154's three 3x3 (64, 64, 128) and its pooling are the released file's, the appendix giving none;
+- the initialisation is He's (reference 66 of the journal form), of the gates and the classifier torch's default;
 - the two dense layers keep their biases, as in the released files; the journal form's ablations drop them;
 - the CIFAR forms, whose stages of 16 channels leave one hidden unit at reduction 16, take ``max(1, C // 16)``.
 """
@@ -12,7 +16,10 @@ from functools import partial
 from torch import Tensor, nn
 
 from convarium.attention import TwiceSigmoid
-from convarium.networks.resnet import resnet, resnet_cifar
+from convarium.blocks import Slot, conv_bn, he_normal, max_pool_caffe
+from convarium.network import BYTE_STD, CAFFE_MEAN, Head, Network
+from convarium.networks.resnet import TABLE_1, residual_stages, resnet, resnet_cifar
+from convarium.networks.resnext import resnext
 
 
 class SqueezeExcite(nn.Module):
@@ -40,3 +47,41 @@ class SqueezeExcite(nn.Module):
 
 se_resnet = partial(resnet, attention=SqueezeExcite)
 se_resnet_cifar = partial(resnet_cifar, attention=SqueezeExcite)
+se_resnext = partial(resnext, attention=SqueezeExcite)
+
+
+def halved(in_chans: int, width: int, stride: int, conv: Slot) -> nn.Sequential:
+    """ResNeXt's 64x4d bottleneck with half the channels in its first 1x1 (appendix, a)."""
+    inner = 4 * width
+    return nn.Sequential(
+        conv(in_chans, inner // 2, 1),
+        conv(inner // 2, inner, 3, stride, groups=64),
+        conv(inner, 4 * width, 1, act=None),
+    )
+
+
+def projection(in_chans: int, out_chans: int, stride: int, conv: Slot) -> nn.Module:
+    """A 3x3 where the map is halved (appendix, c), a 1x1 where only channels change, the identity elsewhere."""
+    if in_chans == out_chans and stride == 1:
+        return nn.Identity()
+    return conv(in_chans, out_chans, 3 if stride > 1 else 1, stride, act=None)
+
+
+def senet154(
+    *,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    attention: Slot | None = SqueezeExcite,
+    conv: Slot = conv_bn,
+    act: Slot = nn.ReLU,
+) -> Network:
+    """SENet-154 for 224x224 images (appendix): ResNeXt-152 64x4d, three 3x3 for its 7x7, dropout, and gates."""
+    stages = {
+        "conv1": nn.Sequential(conv(in_chans, 64, 3, 2), conv(64, 64, 3), conv(64, 128, 3)),
+        "pool1": max_pool_caffe(3, 2),
+    }
+    parts = dict(branch=halved, expansion=4, shortcut=projection, attention=attention, conv=conv, act=act)
+    stages |= residual_stages(128, TABLE_1[152], **parts)
+    head, size = Head(2048, num_classes, drop_rate=0.2), (in_chans, 224, 224)
+    network = Network(stages, head, input_size=size, min_input_size=32, mean=CAFFE_MEAN, std=BYTE_STD)
+    return network.apply(he_normal)

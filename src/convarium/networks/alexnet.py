@@ -1,0 +1,69 @@
+"""AlexNet: A. Krizhevsky, I. Sutskever, G. Hinton, "ImageNet Classification with Deep Convolutional Neural Networks",
+NIPS 2012, Section 3.5, Fig. 2; ``alexnet_owt`` is the single column of A. Krizhevsky, "One weird trick for
+parallelizing convolutional neural networks", arXiv 1404.5997, 2014.
+
+Departs from the paper:
+
+- the input is 227x227, which its 55x55 maps of conv1 follow from; the text says 224;
+- the normalisation divides alpha by the 5 channels it sums over, as the author's programs do; the formula printed in
+  Section 3.3 does not;
+- one mean per colour is subtracted from the input, not the mean image;
+- what the two GPUs hold are the two groups of conv2, conv4 and conv5;
+- ``alexnet_owt`` is torchvision's form: 224x224 images padded by 2, no normalisation, pools rounded down. The author's
+  files normalise after conv1 (before its rectifier) and conv2, and crop to 223 without padding. The initialisation,
+  which the paper does not give, and the place of dropout are those of the author's files.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from functools import partial
+
+from torch import nn
+
+from convarium.blocks import Slot, conv_act, gated, lrn, max_pool_caffe
+from convarium.network import BYTE_STD, CAFFE_MEAN, Head, Network
+
+# Section 3.5: kernels, their side, stride, padding, groups; None: an overlapping max pooling, 3x3/2 (Section 3.4).
+FIGURE_2 = {
+    "conv1": (96, 11, 4, 0, 1),
+    "pool1": None,
+    "conv2": (256, 5, 1, 2, 2),
+    "pool2": None,
+    "conv3": (384, 3, 1, 1, 1),
+    "conv4": (384, 3, 1, 1, 2),
+    "conv5": (256, 3, 1, 1, 2),
+    "pool5": None,
+}
+ONE_COLUMN = {
+    "conv1": (64, 11, 4, 2, 1),
+    "pool1": None,
+    "conv2": (192, 5, 1, 2, 1),
+    "pool2": None,
+    "conv3": (384, 3, 1, 1, 1),
+    "conv4": (256, 3, 1, 1, 1),
+    "conv5": (256, 3, 1, 1, 1),
+    "pool5": None,
+}
+NORMALISED = ("conv1", "conv2")
+BIAS_1 = ("conv2", "conv4", "conv5", "fc6", "fc7")
+
+
+def dense(in_features: int, out_features: int, act: Slot) -> nn.Sequential:
+    """A dense layer with its rectifier and dropout (Section 4.2): ``(N, in_features)`` to ``(N, out_features)``."""
+    return nn.Sequential(OrderedDict(fc=nn.Linear(in_features, out_features), act=act(), drop=nn.Dropout(0.5)))
+
+
+def dense_head(channels: int, num_classes: int, act: Slot) -> Head:
+    """fc6, fc7 and the classifier over a map ``(N, channels, 6, 6)`` (Fig. 2)."""
+    hidden = {"fc6": dense(36 * channels, 4096, act), "fc7": dense(4096, 4096, act)}
+    return Head(36 * channels, num_classes, pool="flatten", hidden=hidden, hidden_size=4096)
+
+
+def initialise(network: Network, std: Mapping[str, float]) -> Network:
+    """Weights normal with deviation 0.01, or what ``std`` says for a stage; biases 1 in the second, fourth and fifth
+    convolution and the hidden dense layers, 0 elsewhere (Section 5)."""
+    for path, module in network.named_modules():
+        if isinstance(module, nn.Conv2d | nn.Linear):
+            layer = next((name for name in path.split(".") if name.startswith(("conv1", "conv2", "conv3", "conv4", "conv5", "fc"))), "")
+            nn.init.normal_(module.weight, std=std.get(layer, 0.01))
+    return network

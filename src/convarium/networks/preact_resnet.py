@@ -1,0 +1,179 @@
+"""Pre-activation ResNet: K. He, X. Zhang, S. Ren, J. Sun, "Identity Mappings in Deep Residual Networks", ECCV 2016,
+Figs. 4 and 5, Table 2 and the appendix.
+
+Departs from the paper:
+
+- on ImageNet the stride of a stage is in the 3x3, as in the published ResNet-200 (fb.resnet.torch); the paper refers to
+  its Caffe code, where it is in the first 1x1. In the bottlenecks on CIFAR it is in the first 1x1, as in its release;
+- projections have no norm of their own where the branch ends without one, as in its CIFAR release; fb.resnet.torch
+  norms them, and lets them start from the map before its activation;
+- zero-padded shortcuts (ResNet-110) take the map as it is; the paper speaks of projections only;
+- the initialisation is its reference 23's, variance 2 / fan-out; the classifier starts from torch's uniform default.
+"""
+
+from collections import OrderedDict
+from collections.abc import Mapping
+from functools import partial
+from typing import Any
+
+from torch import nn
+
+from convarium.blocks import Pair, Residual, Slot, he_normal, max_pool_torch, slot
+from convarium.network import Head, Network
+from convarium.networks.resnet import TABLE_1, projection, zero_pad
+
+DEPTHS = TABLE_1 | {
+    200: {"conv2_x": (64, 3), "conv3_x": (128, 24), "conv4_x": (256, 36), "conv5_x": (512, 3)},
+}
+
+# The convolutions of a unit (appendix): kernel, channels over the stage's width, whether it takes the stride.
+Convolutions = tuple[tuple[int, int, bool], ...]
+BASIC: Convolutions = ((3, 1, True), (3, 1, False))
+BOTTLENECK: Convolutions = ((1, 1, True), (3, 1, False), (1, 4, False))
+BOTTLENECK_3X3: Convolutions = ((1, 1, False), (3, 1, True), (1, 4, False))
+
+
+def preact_conv(
+    in_chans: int,
+    out_chans: int | None,
+    kernel_size: Pair = 1,
+    stride: Pair = 1,
+    *,
+    padding: Pair | None = None,
+    groups: int = 1,
+    bias: bool = False,
+    norm: Slot | None = nn.BatchNorm2d,
+    act: Slot | None = nn.ReLU,
+) -> nn.Sequential:
+    """Batch norm (none with ``norm=None``), an activation (none with ``act=None``), then a convolution (none with
+    ``out_chans=None``): ``conv_bn`` turned round. Half the kernel is padded unless ``padding`` says otherwise."""
+    layers: OrderedDict[str, nn.Module] = OrderedDict()
+    if norm is not None:
+        layers["norm"] = norm(in_chans)
+    if act is not None:
+        layers["act"] = act()
+    if out_chans is not None:
+        height, width = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
+        padding = (height // 2, width // 2) if padding is None else padding
+        layers["conv"] = nn.Conv2d(in_chans, out_chans, (height, width), stride, padding, groups=groups, bias=bias)
+    return nn.Sequential(layers)
+
+
+def _without(parts: str) -> dict[str, None]:
+    """What switches off, in the ``conv`` slot, the norm and the activation that ``parts`` does not name."""
+    return {part: None for part in ("norm", "act") if part not in parts}
+
+
+def unit(
+    in_chans: int,
+    width: int,
+    stride: int,
+    *,
+    convolutions: Convolutions,
+    shortcut: Slot,
+    before: str = "",
+    after: str = "",
+    added: str = "",
+    first: bool = False,
+    last: bool = False,
+    attention: Slot | None = None,
+    conv: Slot = preact_conv,
+    act: Slot = nn.ReLU,
+) -> nn.Module:
+    """A residual unit, ``(N, in_chans, H, W)`` to ``(N, width * m, H / stride, W / stride)`` (Fig. 4).
+
+    Between its convolutions stand norm and activation; ``before``, ``after`` and ``added`` name what stands before the
+    first, after the last, and after the addition. ``first`` and ``last`` say which unit of the network it is: what
+    stands before the first already follows conv1, and what would stand before a next one follows the last (appendix).
+    """
+    out_chans = width * convolutions[-1][1]
+
+    def alone(parts: str, chans: int) -> nn.Module:
+        return conv(chans, None, **{"act": act, **_without(parts)}) if parts else nn.Identity()
+
+    before, added = "" if first else before, added + (before if last else "")
+    way = shortcut(in_chans, out_chans, stride, partial(conv, norm=None))
+    projects = next(way.parameters(), None) is not None
+    if projects and "norm" in after:
+        way = nn.Sequential(way, alone("norm", out_chans))
+    branch, chans = nn.Sequential(), in_chans
+    for i, (kernel, multiple, strided) in enumerate(convolutions):
+        parts = "norm act" if i else "" if projects else before
+        branch.append(conv(chans, width * multiple, kernel, stride if strided else 1, **_without(parts)))
+        chans = width * multiple
+    if after:
+        branch.append(alone(after, out_chans))
+    residual = Residual(branch, way, slot(attention, out_chans), alone(added, out_chans))
+    if not (projects and before):
+        return residual
+    return nn.Sequential(OrderedDict(preactivation=alone(before, in_chans), residual=residual))
+
+
+# Fig. 4: the same parts in five orders.
+original = partial(unit, after="norm", added="act")
+bn_after_addition = partial(unit, added="norm act")
+relu_before_addition = partial(unit, after="norm act")
+relu_only_preactivation = partial(unit, before="act", after="norm")
+full_preactivation = partial(unit, before="norm act")
+
+
+def _stages(in_chans: int, rows: Mapping[str, tuple[int, int]], unit: Slot, **parts: Any) -> dict[str, nn.Module]:
+    """The units of a table ``name: (width, units)``; all stages but the first halve the map."""
+    stages: dict[str, nn.Module] = {}
+    for name, (width, count) in rows.items():
+        stage, stride = nn.Sequential(), 2 if stages else 1
+        for i in range(count):
+            first, last = not stages and i == 0, len(stages) == len(rows) - 1 and i == count - 1
+            stage.append(unit(in_chans, width, 1 if i else stride, first=first, last=last, **parts))
+            in_chans = width * parts["convolutions"][-1][1]
+        stages[name] = stage
+    return stages
+
+
+def _conv1(in_chans: int, out_chans: int, kernel: int, stride: int, conv: Slot, act: Slot) -> nn.Sequential:
+    """A convolution alone, then the first unit's norm and activation, before its ways part (appendix)."""
+    convolution = conv(in_chans, out_chans, kernel, stride, norm=None, act=None)
+    return nn.Sequential(OrderedDict(convolution=convolution, preactivation=conv(out_chans, None, act=act)))
+
+
+def preact_resnet(
+    depth: int,
+    *,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    attention: Slot | None = None,
+    conv: Slot = preact_conv,
+    act: Slot = nn.ReLU,
+    unit: Slot = full_preactivation,
+    convolutions: Convolutions = BOTTLENECK_3X3,
+) -> Network:
+    """Pre-activation ResNet-50, 101, 152 or 200 for 224x224 images (Section 5)."""
+    stages = {"conv1": _conv1(in_chans, 64, 7, 2, conv, act), "pool1": max_pool_torch(3, 2)}
+    parts = dict(convolutions=convolutions, shortcut=projection, attention=attention, conv=conv, act=act)
+    stages |= _stages(64, DEPTHS[depth], unit, **parts)
+    head = Head(512 * convolutions[-1][1], num_classes)
+    return Network(stages, head, input_size=(in_chans, 224, 224), min_input_size=32).apply(he_normal)
+
+
+def preact_resnet_cifar(
+    depth: int,
+    *,
+    num_classes: int = 10,
+    in_chans: int = 3,
+    attention: Slot | None = None,
+    conv: Slot = preact_conv,
+    act: Slot = nn.ReLU,
+    unit: Slot = full_preactivation,
+    convolutions: Convolutions = BASIC,
+    shortcut: Slot = zero_pad,
+) -> Network:
+    """Pre-activation ResNet for 32x32 images, ``unit`` in the same number on each of three map sizes (Section 4.1)."""
+    n = (depth - 2) // (3 * len(convolutions))
+    rows = {"stage1": (16, n), "stage2": (32, n), "stage3": (64, n)}
+    parts = dict(convolutions=convolutions, shortcut=shortcut, attention=attention, conv=conv, act=act)
+    stages = {"conv1": _conv1(in_chans, 16, 3, 1, conv, act)} | _stages(16, rows, unit, **parts)
+    head = Head(64 * convolutions[-1][1], num_classes)
+    return Network(stages, head, input_size=(in_chans, 32, 32), min_input_size=4, crop_pct=1.0).apply(he_normal)
+
+
+preact_bottleneck_cifar = partial(preact_resnet_cifar, convolutions=BOTTLENECK, shortcut=projection)
