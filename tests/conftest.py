@@ -49,14 +49,15 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
     header = f"| network | {' | '.join(columns)} |\n|---{'|---:' * len(columns)}|"
     order = [f"`{name}`" for name in list_models()]
     table = "\n".join(rows[name] for name in order if name in rows)
-    path.write_text(TABLE_HEADING + f"torch {torch.__version__}.\n\n{header}\n{table}\n")
+    path.write_text(f"{TABLE_HEADING}Torch {torch.__version__}, on a CPU.\n\n{header}\n{table}\n")
 
 
 TABLE_HEADING = """# Every network, checked
 
-Written by `make slow`. Every network learns eight images by heart at its smallest input (Adam at 3e-4, dropout off;
-steps until the loss is under 0.1 and every image has its class), goes through `torch.export`, and is exported to ONNX
-with its preprocessing inside; the differences are those of the logits from torch's, relative to the largest. """
+Written by `make slow`. Every network learns eight images by heart at its smallest input, without dropout: steps (of Adam
+where there is batch norm, of SGD elsewhere) until the loss is under 0.1 and every image has its class. Then it goes through `torch.export`, and is exported to
+ONNX with its preprocessing inside; the differences are those of the logits from torch's, relative to the largest.
+"""
 
 
 @pytest.fixture(name="draw_folder", scope="session")

@@ -107,15 +107,19 @@ class Residual(nn.Module):
 
 
 class Concat(nn.Module):
-    """``attention`` of the branches' maps, put together along the channels (Szegedy et al., CVPR 2015, Fig. 2)."""
+    """``attention`` of the branches' maps, put together along the channels (Szegedy et al., CVPR 2015, Fig. 2).
+
+    Without ``attention`` it has no slot: inside a branch, for one.
+    """
 
     def __init__(self, branches: Mapping[str, nn.Module], attention: nn.Module | None = None) -> None:
         super().__init__()
         self.branches = nn.ModuleDict(branches)
-        self.attention = attention or nn.Identity()
+        self.attention = attention
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.attention(torch.cat([branch(x) for branch in self.branches.values()], dim=1))
+        x = torch.cat([branch(x) for branch in self.branches.values()], dim=1)
+        return x if self.attention is None else self.attention(x)
 
 
 def gated(layer: nn.Module, attention: Slot | None, channels: int) -> nn.Sequential:

@@ -59,7 +59,7 @@ def measured_field(network, stage, side):
     for module in [m for m in network.modules() if isinstance(m, nn.ModuleDict | nn.Sequential)]:
         for name, child in module.named_children():
             if isinstance(child, nn.MaxPool2d):  # its gradient reaches one pixel of the window; a mean's reaches all
-                setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding))
+                setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding, child.ceil_mode))
     x = torch.rand(1, network.input_size[0], network.min_input_size, side, dtype=torch.double).requires_grad_()
     # The gates are constants, so their part of the gradient is left out.
     gates = [m for m in network.modules() if type(m).__name__ == "SqueezeExcite"]
@@ -120,6 +120,57 @@ def test_every_branch_of_a_split_is_counted():
 def test_fields_of_other_windows(layers, height, width):
     fields = trace(nn.Sequential(*layers), (1, 31, 31)).rows[-1].fields
     assert (fields[0].size, fields[1].size) == (height, width)
+
+
+@pytest.mark.parametrize("stage", ["AttentionA_1", "AttentionB_1", "AttentionC_1"])
+def test_receptive_fields_of_masks_equal_the_measured_ones(stage):
+    """The mask is added here, not multiplied, and not squashed: the fields are the same, and no gradient fades."""
+    side = 1024
+    network = create_model("attention92_cifar", act=nn.Identity, normalise=nn.Identity(), learning=torch.add)
+    rows = trace(network, (3, network.min_input_size, side)).rows
+    field = next(row for row in reversed(rows) if row.path.startswith(f"stages.{stage}.")).fields[1]
+    low, high = field.at(side // field.jump // 2)
+    assert measured_field(network, stage, side) == high - low + 1
+
+
+class Enlarged(nn.Module):
+    """A skip, and a way by a coarser map that is enlarged again: of one such module or of two, one in the other."""
+
+    def __init__(self, inner: nn.Module, kernel: int, aligned: bool):
+        super().__init__()
+        self.down = nn.Conv2d(1, 1, kernel, 2, kernel // 2)
+        self.inner, self.aligned = inner, aligned
+        self.skip = nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, x):
+        low = self.inner(self.down(x))
+        up = nn.functional.interpolate(low, size=x.shape[2:], mode="bilinear", align_corners=self.aligned)
+        return self.skip(x) + up
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+@pytest.mark.parametrize("kernel", [3, 5])
+@pytest.mark.parametrize("stride", [0, 1, 2])
+@pytest.mark.parametrize("twice", [False, True])
+def test_fields_through_an_enlargement_equal_the_measured_ones(aligned, kernel, stride, twice):
+    """Of every unit that is far enough from the border: those of one map differ in what they see. With ``stride``, a
+    3x3 follows."""
+    inner = Enlarged(nn.Conv2d(1, 1, 3, padding=1), kernel, aligned) if twice else nn.Identity()
+    after = [nn.Conv2d(1, 1, 3, stride, 1)] if stride else []
+    network = nn.Sequential(Enlarged(inner, kernel, aligned), *after)
+    field = trace(network, (1, 8, 128)).rows[-1].fields[1]
+    assert field.jump == max(1, stride)
+    for parameter in network.double().parameters():
+        parameter.data.abs_().add_(0.01)
+    x = torch.rand(1, 1, 8, 128, dtype=torch.double, requires_grad=True)
+    out = network(x)[0, 0, 4 // field.jump]
+    sizes = []
+    for unit in range(40 // field.jump, 88 // field.jump):
+        (gradient,) = torch.autograd.grad(out[unit], x, retain_graph=True)
+        columns = gradient[0, 0].abs().sum(0).nonzero().flatten().tolist()
+        assert field.at(unit) == (columns[0], columns[-1])
+        sizes.append(columns[-1] - columns[0] + 1)
+    assert field.size == max(sizes)
 
 
 def test_a_mean_over_the_map_sees_all_of_it():

@@ -20,9 +20,15 @@ CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
     "lenet5": ("lenet:lenet5", {}),
     "lenet5_modern": ("lenet:lenet5_modern", {}),
     # Krizhevsky et al. 2012, 2014
+    "alexnet": ("alexnet:alexnet", {}),
+    "alexnet_owt": ("alexnet:alexnet_owt", {}),
     # Zeiler, Fergus 2014
+    "zfnet": ("zfnet:zfnet", {}),
     # Goodfellow et al. 2013
+    "maxout_cifar": ("maxout:maxout_cifar", {}),
     # Lin et al. 2014
+    "nin_cifar": ("nin:nin_cifar", {}),
+    "nin_imagenet": ("nin:nin_imagenet", {}),
     # Simonyan, Zisserman 2015
     "vgg11": ("vgg:vgg", {"configuration": "A"}),
     "vgg11_lrn": ("vgg:vgg", {"configuration": "A-LRN"}),
@@ -39,9 +45,19 @@ CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
     "googlenet_naive": ("googlenet:googlenet_naive", {}),
     "googlenet_tv": ("googlenet:googlenet_tv", {}),
     # Ioffe, Szegedy 2015
+    "bn_inception": ("bn_inception:bn_inception", {}),
+    "bn_inception_caffe": ("bn_inception:bn_inception_caffe", {}),
+    "inception_v2_slim": ("bn_inception:inception_v2_slim", {}),
     # Szegedy et al. 2016
+    "inception_v2": ("inception_v3:inception_v2", {}),
+    "inception_v3": ("inception_v3:inception_v3", {}),
     # Szegedy et al. 2017
+    "inception_v4": ("inception_v4:inception_v4", {}),
+    "inception_resnet_v1": ("inception_v4:inception_resnet_v1", {}),
+    "inception_resnet_v2": ("inception_v4:inception_resnet_v2", {}),
+    "inception_resnet_v2_slim": ("inception_v4:inception_resnet_v2_slim", {}),
     # Chollet 2017
+    "xception": ("xception:xception", {}),
     # He et al. 2016, and the plain nets it measures against
     "plain18": ("resnet:plain_net", {"depth": 18}),
     "plain34": ("resnet:plain_net", {"depth": 34}),
@@ -81,7 +97,13 @@ CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
     "attentionnext56": ("residual_attention:attentionnext", {"modules": (1, 1, 1)}),
     "attention92_cifar": ("residual_attention:residual_attention_cifar", {"modules": (2, 2, 2)}),
     # Iandola et al. 2016
+    "squeezenet1_0": ("squeezenet:squeezenet1_0", {}),
+    "squeezenet1_1": ("squeezenet:squeezenet1_1", {}),
     # Howard et al. 2017
+    "mobilenet_v1": ("mobilenet:mobilenet_v1", {}),
+    "mobilenet_v1_075": ("mobilenet:mobilenet_v1", {"width": 0.75}),
+    "mobilenet_v1_050": ("mobilenet:mobilenet_v1", {"width": 0.5}),
+    "mobilenet_v1_025": ("mobilenet:mobilenet_v1", {"width": 0.25}),
     # Hu, Shen, Sun 2018
     "se_resnet18": ("senet:se_resnet", {"depth": 18}),
     "se_resnet34": ("senet:se_resnet", {"depth": 34}),

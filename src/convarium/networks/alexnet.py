@@ -15,12 +15,12 @@ Departs from the paper:
 """
 
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 from torch import nn
 
-from convarium.blocks import Slot, conv_act, gated, lrn, max_pool_caffe
+from convarium.blocks import Slot, conv_act, gated, gaussian, lrn, max_pool_caffe
 from convarium.network import BYTE_STD, CAFFE_MEAN, Head, Network
 
 # Section 3.5: kernels, their side, stride, padding, groups; None: an overlapping max pooling, 3x3/2 (Section 3.4).
@@ -59,11 +59,77 @@ def dense_head(channels: int, num_classes: int, act: Slot) -> Head:
     return Head(36 * channels, num_classes, pool="flatten", hidden=hidden, hidden_size=4096)
 
 
-def initialise(network: Network, std: Mapping[str, float]) -> Network:
-    """Weights normal with deviation 0.01, or what ``std`` says for a stage; biases 1 in the second, fourth and fifth
-    convolution and the hidden dense layers, 0 elsewhere (Section 5)."""
-    for path, module in network.named_modules():
-        if isinstance(module, nn.Conv2d | nn.Linear):
-            layer = next((name for name in path.split(".") if name.startswith(("conv1", "conv2", "conv3", "conv4", "conv5", "fc"))), "")
-            nn.init.normal_(module.weight, std=std.get(layer, 0.01))
+def first_layer(block: nn.Module) -> nn.Conv2d | nn.Linear:
+    """The convolution or dense layer that a block begins with."""
+    return next(module for module in block.modules() if isinstance(module, nn.Conv2d | nn.Linear))
+
+
+def initialise(network: Network, deviations: Mapping[str, float] | None = None) -> Network:
+    """Weights normal with deviation 0.01, or what ``deviations`` says of a layer; biases 1 in the second, fourth and
+    fifth convolution and in the hidden dense layers, 0 elsewhere (Section 5)."""
+    network.apply(gaussian(0.01))
+    layers = {**dict(network.stages.items()), **dict(network.head.hidden.named_children())}
+    for name, deviation in (deviations or {}).items():
+        nn.init.normal_(first_layer(layers[name]).weight, std=deviation)
+    for name in BIAS_1:
+        bias = first_layer(layers[name]).bias
+        if bias is not None:
+            nn.init.ones_(bias)
     return network
+
+
+def columns(
+    table: Mapping[str, tuple[int, ...] | None],
+    in_chans: int,
+    attention: Slot | None,
+    conv: Slot,
+    norm: Slot | None,
+    pool: Slot,
+) -> dict[str, nn.Module]:
+    """The stages of a table; where there is a ``norm`` it follows the first two convolutions."""
+    stages: dict[str, nn.Module] = {}
+    chans = in_chans
+    for name, row in table.items():
+        if row is None:
+            stages[name] = pool(3, 2)
+            continue
+        width, kernel, stride, padding, groups = row
+        layer = gated(conv(chans, width, kernel, stride, padding=padding, groups=groups), attention, width)
+        if norm is not None and name in NORMALISED:
+            layer = nn.Sequential(OrderedDict(layer=layer, norm=norm()))
+        stages[name], chans = layer, width
+    return stages
+
+
+def alexnet(
+    *,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    attention: Slot | None = None,
+    conv: Slot = conv_act,
+    act: Slot = nn.ReLU,
+    norm: Slot | None = partial(lrn, 5, k=2),
+) -> Network:
+    """AlexNet as published, for 227x227 images: 60,965,224 parameters. The weights that BVLC trained need
+    ``norm=lrn``, whose k is 1."""
+    stages = columns(FIGURE_2, in_chans, attention, conv, norm, max_pool_caffe)
+    head = dense_head(256, num_classes, act)
+    size = (in_chans, 227, 227)
+    return initialise(Network(stages, head, input_size=size, min_input_size=199, mean=CAFFE_MEAN, std=BYTE_STD))
+
+
+def alexnet_owt(
+    *,
+    num_classes: int = 1000,
+    in_chans: int = 3,
+    attention: Slot | None = None,
+    conv: Slot = conv_act,
+    act: Slot = nn.ReLU,
+    norm: Slot | None = None,
+) -> Network:
+    """The single column, for 224x224 images: 61,100,840 parameters."""
+    stages = columns(ONE_COLUMN, in_chans, attention, conv, norm, nn.MaxPool2d)
+    head = dense_head(256, num_classes, act)
+    size = (in_chans, 224, 224)
+    network = Network(stages, head, input_size=size, min_input_size=223, mean=CAFFE_MEAN, std=BYTE_STD)
+    return initialise(network, dict.fromkeys(("conv3", "conv4", "conv5"), 0.03))

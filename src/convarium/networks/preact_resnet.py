@@ -5,9 +5,8 @@ Departs from the paper:
 
 - on ImageNet the stride of a stage is in the 3x3, as in the published ResNet-200 (fb.resnet.torch); the paper refers to
   its Caffe code, where it is in the first 1x1. In the bottlenecks on CIFAR it is in the first 1x1, as in its release;
-- projections have no norm of their own where the branch ends without one, as in its CIFAR release; fb.resnet.torch
-  norms them, and lets them start from the map before its activation;
-- zero-padded shortcuts (ResNet-110) take the map as it is; the paper speaks of projections only;
+- a projection has a norm of its own only where its branch ends in one, so that Fig. 4a is ResNet, and Fig. 4e both
+  releases; zero-padded shortcuts (ResNet-110) take the map as it is, the paper speaking of projections only;
 - the initialisation is its reference 23's, variance 2 / fan-out; the classifier starts from torch's uniform default.
 """
 
@@ -18,7 +17,7 @@ from typing import Any
 
 from torch import nn
 
-from convarium.blocks import Pair, Residual, Slot, he_normal, max_pool_torch, slot
+from convarium.blocks import Pair, Residual, Slot, conv_act, he_normal, max_pool_torch, slot
 from convarium.network import Head, Network
 from convarium.networks.resnet import TABLE_1, projection, zero_pad
 
@@ -53,9 +52,8 @@ def preact_conv(
     if act is not None:
         layers["act"] = act()
     if out_chans is not None:
-        height, width = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
-        padding = (height // 2, width // 2) if padding is None else padding
-        layers["conv"] = nn.Conv2d(in_chans, out_chans, (height, width), stride, padding, groups=groups, bias=bias)
+        convolution = conv_act(in_chans, out_chans, kernel_size, stride, padding=padding, groups=groups, bias=bias)
+        layers["conv"] = convolution[0]
     return nn.Sequential(layers)
 
 
@@ -87,15 +85,15 @@ def unit(
     stands before the first already follows conv1, and what would stand before a next one follows the last (appendix).
     """
     out_chans = width * convolutions[-1][1]
+    before, added = "" if first else before, added + (before if last else "")
 
     def alone(parts: str, chans: int) -> nn.Module:
         return conv(chans, None, **{"act": act, **_without(parts)}) if parts else nn.Identity()
 
-    before, added = "" if first else before, added + (before if last else "")
-    way = shortcut(in_chans, out_chans, stride, partial(conv, norm=None))
-    projects = next(way.parameters(), None) is not None
+    bypass = shortcut(in_chans, out_chans, stride, partial(conv, norm=None))
+    projects = next(bypass.parameters(), None) is not None
     if projects and "norm" in after:
-        way = nn.Sequential(way, alone("norm", out_chans))
+        bypass = nn.Sequential(bypass, alone("norm", out_chans))
     branch, chans = nn.Sequential(), in_chans
     for i, (kernel, multiple, strided) in enumerate(convolutions):
         parts = "norm act" if i else "" if projects else before
@@ -103,9 +101,10 @@ def unit(
         chans = width * multiple
     if after:
         branch.append(alone(after, out_chans))
-    residual = Residual(branch, way, slot(attention, out_chans), alone(added, out_chans))
+    residual = Residual(branch, bypass, slot(attention, out_chans), alone(added, out_chans))
     if not (projects and before):
         return residual
+    # A projection starts from the activated map, as its branch does; an identity from the map as it is.
     return nn.Sequential(OrderedDict(preactivation=alone(before, in_chans), residual=residual))
 
 

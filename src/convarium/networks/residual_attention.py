@@ -3,15 +3,15 @@ Figs. 2 and 3, Table 2: units in a trunk, and beside them an hourglass that make
 
 Departs from the paper:
 
-- where its text is silent the authors' Caffe definitions (fwang91/residual-attention-network) are followed: one more
-  unit at the bottom of each hourglass, units on the skips, no biases, poolings that pad nothing and round up. They have
-  the parameters of the paper's Attention-56 but more than those of its Attention-92 (52.5M; printed are 51.3M);
-- they come in two versions: masks end in a sigmoid in one, as in the paper and here, in a tanh in the other;
-- enlarging is bilinear with the corner pixels aligned, as their Interp layer does it;
+- where its text is silent, the authors' Caffe definitions are followed (fwang91/residual-attention-network): one more
+  unit at the bottom of each hourglass, a unit on each skip, no biases, poolings that pad nothing and round up. They
+  have the printed parameters of Attention-56, but 52.5M for Attention-92, where the paper prints 51.3M;
+- these come in two versions: masks end in a sigmoid in one, as in the paper and here, in a tanh in the other;
+- maps are enlarged bilinearly with the corner pixels aligned, as by their Interp layer;
 - AttentionNeXt has ResNeXt's own units: the activation after the addition, not before the convolutions;
-- ``attention92_cifar``: two modules per stage follow from 36 m + 20 layers (Section 4.1), the widths are assumed to be
-  those of the bottlenecks of pre-activation ResNet for CIFAR, and each stage's masks to halve the map 2, 2 and 1 times:
-  with these widths, no other choice has both the 1.9M parameters of Attention-92 and the 5.1M of Attention-236;
+- ``attention92_cifar``: two modules per stage follow from the 36 m + 20 layers of Section 4.1; the widths are assumed
+  to be those of pre-activation ResNet-164, and the masks of each stage to halve the map 2, 2 and 1 times: with these
+  widths no other choice has both the 1.9M parameters printed for Attention-92 and the 5.1M for Attention-236;
 - convolutions start from He's normal initialisation, the classifier from torch's uniform default.
 """
 
@@ -27,26 +27,36 @@ from torch.nn import functional as F
 from convarium.blocks import Pair, Residual, Slot, conv_bn, he_normal, max_pool_caffe, slot
 from convarium.network import BYTE_STD, CAFFE_MEAN, IMAGENET_MEAN, IMAGENET_STD, Head, Network
 
-# Table 2, a row per stage: channels, stride, and how often its masks halve the map; the last has three units, no module.
-TABLE_2 = ((256, 1, 3), (512, 2, 2), (1024, 2, 1), (2048, 2, 0))
-CIFAR = ((64, 1, 2), (128, 2, 2), (256, 2, 1), (256, 1, 0))
+
+class Table(NamedTuple):
+    """conv1: channels, kernel, stride (with a stride, pool1 follows); per stage: channels, stride, poolings in a mask
+    (none: the three units of the last); the image's side and the smallest; its mean and deviation."""
+
+    conv1: tuple[int, int, int]
+    stages: tuple[tuple[int, int, int], ...]
+    sides: tuple[int, int]
+    scale: tuple[tuple[float, ...], tuple[float, ...]]
+
+
+TABLE_2 = Table((64, 7, 2), ((256, 1, 3), (512, 2, 2), (1024, 2, 1), (2048, 2, 0)), (224, 32), (CAFFE_MEAN, BYTE_STD))
+CIFAR = Table((16, 3, 1), ((64, 1, 2), (128, 2, 2), (256, 2, 1), (256, 1, 0)), (32, 7), (IMAGENET_MEAN, IMAGENET_STD))
 
 
 # -- what makes a mask of its scores (Section 3.2), and what the mask does (Section 3.1) -----------------------------
 
 
 def mixed_attention(scores: Tensor) -> Tensor:
-    """Each place of each channel by itself: a sigmoid (f1, Eq. 4)."""
+    """Each place of each channel by itself: a sigmoid (f1)."""
     return torch.sigmoid(scores)
 
 
 def channel_attention(scores: Tensor) -> Tensor:
-    """What each channel has of the place's L2 norm over all channels (f2, Eq. 5)."""
+    """The share of each channel in the L2 norm over all channels of a place (f2)."""
     return F.normalize(scores, dim=1)
 
 
 def spatial_attention(scores: Tensor) -> Tensor:
-    """A sigmoid of the scores standardised within each channel's map (f3, Eq. 6)."""
+    """A sigmoid of the scores standardised within each channel's map (f3)."""
     centred = scores - scores.mean((2, 3), keepdim=True)
     return torch.sigmoid(centred * (scores.var((2, 3), correction=0, keepdim=True) + 1e-5).rsqrt())
 
@@ -78,84 +88,47 @@ def preact_conv(
     """Norm, activation, then a convolution without bias (He et al., ECCV 2016, Fig. 1b)."""
     padding = kernel_size // 2 if padding is None else padding
     conv = nn.Conv2d(in_chans, out_chans, kernel_size, stride, padding, groups=groups, bias=False)
-    layers: OrderedDict[str, nn.Module] = OrderedDict()
-    if norm is not None:
-        layers["norm"] = norm(in_chans)
-    if act is not None:
-        layers["act"] = act()
-    return nn.Sequential(OrderedDict(layers, conv=conv))
+    before = {"norm": norm and norm(in_chans), "act": act and act()}
+    return nn.Sequential(OrderedDict([(name, layer) for name, layer in before.items() if layer], conv=conv))
 
 
-def split(layer: nn.Module) -> tuple[nn.Sequential, nn.Module]:
-    """What a layer does besides its convolution, and the convolution alone."""
-    others = OrderedDict((name, each) for name, each in layer.named_children() if name != "conv")
-    return nn.Sequential(others), layer.get_submodule("conv")
+def split(layer: nn.Module) -> tuple[nn.Sequential, nn.Module, nn.Sequential]:
+    """What a ``conv`` slot puts before its convolution, the convolution, and what it puts after it."""
+    parts = list(layer.named_children())
+    at = [name for name, _ in parts].index("conv")
+    return nn.Sequential(OrderedDict(parts[:at])), parts[at][1], nn.Sequential(OrderedDict(parts[at + 1 :]))
 
 
 def preact_unit(in_chans: int, out_chans: int, stride: int, attention: Slot | None, conv: Slot, act: Slot) -> nn.Module:
-    """1x1, 3x3 with the stride, 1x1; a projection reads the same activated input as the first 1x1."""
+    """1x1, 3x3 with the stride, 1x1; a projection reads the same activated map as the first 1x1."""
     width, gate = out_chans // 4, slot(attention, out_chans)
     first, *rest = conv(in_chans, width, 1), conv(width, width, 3, stride), conv(width, out_chans, 1)
     if in_chans == out_chans and stride == 1:
         return Residual(nn.Sequential(first, *rest), nn.Identity(), gate, nn.Identity())
-    (pre, alone), shortcut = split(first), split(conv(in_chans, out_chans, 1, stride))[1]
-    return nn.Sequential(
-        OrderedDict(pre=pre, unit=Residual(nn.Sequential(alone, *rest), shortcut, gate, nn.Identity()))
-    )
+    before, alone, _ = split(first)
+    shortcut = split(conv(in_chans, out_chans, 1, stride))[1]
+    return nn.Sequential(*before, Residual(nn.Sequential(alone, *rest), shortcut, gate, nn.Identity()))
 
 
 def resnext_unit(
     in_chans: int, out_chans: int, stride: int, attention: Slot | None, conv: Slot, act: Slot
 ) -> nn.Module:
-    """The same with twice the width in 32 groups, and the activation after the addition (Xie et al., CVPR 2017)."""
+    """The same with twice the width, in 32 groups, and an activation after the addition (Xie et al., CVPR 2017)."""
     width, same = out_chans // 2, in_chans == out_chans and stride == 1
-    shrink, grow = conv(in_chans, width, 1), conv(width, out_chans, 1, act=None)
-    branch = nn.Sequential(shrink, conv(width, width, 3, stride, groups=32), grow)
+    grouped, grow = conv(width, width, 3, stride, groups=32), conv(width, out_chans, 1, act=None)
     shortcut = nn.Identity() if same else conv(in_chans, out_chans, 1, stride, act=None)
+    branch = nn.Sequential(conv(in_chans, width, 1), grouped, grow)
     return Residual(branch, shortcut, slot(attention, out_chans), act())
 
 
-def preact_stem(in_chans: int, conv: Slot) -> tuple[dict[str, nn.Module], int]:
-    """7x7, normed and activated, and the pooling."""
-    conv1 = OrderedDict(conv=split(conv(in_chans, 64, 7, 2))[1], post=split(conv(64, 1, 1))[0])
-    return {"conv1": nn.Sequential(conv1), "pool1": max_pool_caffe(3, 2)}, 64
-
-
-def resnext_stem(in_chans: int, conv: Slot) -> tuple[dict[str, nn.Module], int]:
-    """The same of a ``conv`` that norms and activates what it gives."""
-    return {"conv1": conv(in_chans, 64, 7, 2), "pool1": max_pool_caffe(3, 2)}, 64
-
-
-def cifar_stem(in_chans: int, conv: Slot) -> tuple[dict[str, nn.Module], int]:
-    """A 3x3, which the first unit's norm follows."""
-    return {"conv1": split(conv(in_chans, 16, 3))[1]}, 16
-
-
-def preact_scores(chans: int, conv: Slot) -> nn.Sequential:
-    """The two 1x1 before the mask."""
-    return nn.Sequential(conv(chans, chans, 1), conv(chans, chans, 1))
-
-
-def resnext_scores(chans: int, conv: Slot) -> nn.Sequential:
-    """The two 1x1 before the mask: nothing follows the second."""
-    return nn.Sequential(conv(chans, chans, 1), split(conv(chans, chans, 1))[1])
-
-
-def preact_last(chans: int, conv: Slot) -> nn.Module:
-    """The norm and activation after the last unit."""
-    return split(conv(chans, 1, 1))[0]
-
-
-# -- the attention module ---------------------------------------------------------------------------------------------
-
-
 class Hourglass(nn.Module):
-    """Halve the map, ``r`` units, the same again within a skip, ``r`` units, enlarge it (Fig. 2); keeps the shape."""
+    """Halve the map, ``r`` units, an hourglass within and a skip, ``r`` units, enlarge it (Fig. 2); keeps the shape."""
 
     def __init__(self, units: Callable[[int], nn.Module], depth: int, r: int) -> None:
         super().__init__()
         self.down = nn.Sequential(OrderedDict(pool=max_pool_caffe(3, 2), units=units(r)))
-        self.skip, self.inner = (units(1), Hourglass(units, depth - 1, r)) if depth > 1 else (None, None)
+        self.skip = units(1) if depth > 1 else None
+        self.inner = Hourglass(units, depth - 1, r) if depth > 1 else None
         self.up = units(r)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -166,21 +139,22 @@ class Hourglass(nn.Module):
 
 
 class AttentionModule(nn.Module):
-    """``p`` units; ``t`` units as the trunk, beside them the mask; ``p`` units of both (Fig. 2); keeps the shape."""
+    """``p`` units; the trunk of ``t`` units, and its mask; ``p`` units (Fig. 2); keeps the shape ``(N, C, H, W)``."""
 
     def __init__(
-        self, units: Callable[[int], nn.Module], depth: int, scores: nn.Module, p: int, t: int, r: int,
-        attention_type: Callable[[Tensor], Tensor], learning: Callable[[Tensor, Tensor], Tensor],
+        self, units: Callable[[int], nn.Module], ptr: tuple[int, int, int], depth: int, scores: nn.Module,
+        normalise: Callable[[Tensor], Tensor], learning: Callable[[Tensor, Tensor], Tensor],
     ) -> None:  # fmt: skip
         super().__init__()
+        p, t, r = ptr
         self.pre, self.trunk = units(p), units(t)
         self.mask = nn.Sequential(OrderedDict(hourglass=Hourglass(units, depth, r), scores=scores))
         self.post = units(p)
-        self.attention_type, self.learning = attention_type, learning
+        self.normalise, self.learning = normalise, learning
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pre(x)
-        return self.post(self.learning(self.attention_type(self.mask(x)), self.trunk(x)))
+        return self.post(self.learning(self.normalise(self.mask(x)), self.trunk(x)))
 
 
 def residual_attention(
@@ -191,58 +165,38 @@ def residual_attention(
     attention: Slot | None = None,
     conv: Slot = preact_conv,
     act: Slot = nn.ReLU,
-    p: int = 1,
-    t: int = 2,
-    r: int = 1,
-    attention_type: Callable[[Tensor], Tensor] = mixed_attention,
-    learning: Callable[[Tensor, Tensor], Tensor] = residual_learning,
-    table: tuple[tuple[int, int, int], ...] = TABLE_2,
+    table: Table = TABLE_2,
     unit: Slot = preact_unit,
-    stem: Callable[[int, Slot], tuple[dict[str, nn.Module], int]] = preact_stem,
-    scores: Slot = preact_scores,
-    last: Slot = preact_last,
-    side: int = 224,
-    min_side: int = 32,
-    mean: tuple[float, ...] = CAFFE_MEAN,
-    std: tuple[float, ...] = BYTE_STD,
-    crop_pct: float = 0.875,
+    ptr: tuple[int, int, int] = (1, 2, 1),
+    normalise: Callable[[Tensor], Tensor] = mixed_attention,
+    learning: Callable[[Tensor, Tensor], Tensor] = residual_learning,
 ) -> Network:
-    """Table 2, with ``modules`` in each stage: (1, 1, 1) is Attention-56, (1, 2, 3) Attention-92."""
+    """Table 2, with ``modules`` in each stage: (1, 1, 1) is Attention-56, (1, 2, 3) Attention-92. ``ptr`` counts the
+    units before and after a module's branches, in its trunk, and between the poolings of its mask."""
     make = partial(unit, attention=attention, conv=conv, act=act)
-    stages, chans = stem(in_chans, conv)
-    for i, (width, stride, depth) in enumerate(table[:-1]):
-        units = lambda n, width=width: nn.Sequential(*(make(width, width, 1) for _ in range(n)))  # noqa: E731
+    chans, kernel, stride = table.conv1
+    first = split(conv(in_chans, chans, kernel, stride))[1:]
+    stages: dict[str, nn.Module] = {"conv1": nn.Sequential(*first)}
+    if stride > 1:
+        stages["conv1"] = nn.Sequential(*first, split(conv(chans, 1, 1))[0])
+        stages["pool1"] = max_pool_caffe(3, 2)
+    for i, (width, stride, depth) in enumerate(table.stages[:-1]):
+        units = lambda count, width=width: nn.Sequential(*(make(width, width, 1) for _ in range(count)))  # noqa: E731
         stages[f"pre_res_{i + 1}"], chans = make(chans, width, stride), width
         for j in range(modules[i]):
-            stages[f"Attention{'ABC'[i]}_{j + 1}"] = AttentionModule(
-                units, depth, scores(width, conv), p, t, r, attention_type, learning
-            )
-    width, stride, _ = table[-1]
-    three = (make(chans, width, stride), make(width, width, 1), make(width, width, 1))
-    stages["post_res_4"] = nn.Sequential(*three, last(width, conv))
+            scores = nn.Sequential(conv(chans, chans, 1), *split(conv(chans, chans, 1))[:2])
+            module = AttentionModule(units, ptr, depth, scores, normalise, learning)
+            stages[f"Attention{'ABC'[i]}_{j + 1}"] = module
+    width, stride, _ = table.stages[-1]
+    last = make(chans, width, stride), make(width, width, 1), make(width, width, 1)
+    stages["post_res_4"] = nn.Sequential(*last, split(conv(width, 1, 1))[0])
+    (side, least), (mean, std) = table.sides, table.scale
     network = Network(
-        stages, Head(width, num_classes), input_size=(in_chans, side, side), min_input_size=min_side,
-        mean=mean, std=std, crop_pct=crop_pct,
+        stages, Head(width, num_classes), input_size=(in_chans, side, side), min_input_size=least,
+        mean=mean, std=std, crop_pct=0.875 if side == 224 else 1.0,
     )  # fmt: skip
     return network.apply(he_normal)
 
 
-attentionnext = partial(
-    residual_attention,
-    conv=conv_bn,
-    unit=resnext_unit,
-    stem=resnext_stem,
-    scores=resnext_scores,
-    last=lambda chans, conv: nn.Identity(),
-)
-residual_attention_cifar = partial(
-    residual_attention,
-    num_classes=10,
-    table=CIFAR,
-    stem=cifar_stem,
-    side=32,
-    min_side=7,
-    mean=IMAGENET_MEAN,
-    std=IMAGENET_STD,
-    crop_pct=1.0,
-)
+attentionnext = partial(residual_attention, unit=resnext_unit, conv=conv_bn)
+residual_attention_cifar = partial(residual_attention, table=CIFAR, num_classes=10)

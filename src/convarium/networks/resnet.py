@@ -84,11 +84,9 @@ def plain(branch: nn.Module, shortcut: nn.Module, attention: nn.Module, act: nn.
     return nn.Sequential(OrderedDict(branch=branch, attention=attention, act=act))
 
 
-def residual_stage(
+def residual_stages(
     in_chans: int,
-    width: int,
-    blocks: int,
-    stride: int,
+    rows: Mapping[str, tuple[int, int]],
     *,
     branch: Branch,
     expansion: int = 1,
@@ -97,24 +95,18 @@ def residual_stage(
     attention: Slot | None = None,
     conv: Slot = conv_bn,
     act: Slot = nn.ReLU,
-) -> nn.Sequential:
-    """``blocks`` blocks of ``width * expansion`` channels, the first with the stride."""
-    out_chans = width * expansion
-    stage = nn.Sequential()
-    for source, step in [(in_chans, stride)] + [(out_chans, 1)] * (blocks - 1):
-        ways = branch(source, width, step, conv), shortcut(source, out_chans, step, conv)
-        stage.append(block(*ways, slot(attention, out_chans), act()))
-    return stage
-
-
-def residual_stages(
-    in_chans: int, rows: Mapping[str, tuple[int, int]], *, expansion: int = 1, **parts: Any
 ) -> dict[str, nn.Module]:
-    """A :func:`residual_stage` for each row ``name: (width, blocks)`` of a table; all but the first halve the map."""
+    """A stage of ``blocks`` blocks of ``width * expansion`` channels for each row ``name: (width, blocks)`` of a table;
+    all but the first halve the map."""
     stages: dict[str, nn.Module] = {}
     for name, (width, blocks) in rows.items():
-        stages[name] = residual_stage(in_chans, width, blocks, 2 if stages else 1, expansion=expansion, **parts)
-        in_chans = width * expansion
+        stage, out_chans = nn.Sequential(), width * expansion
+        for i in range(blocks):
+            stride = 2 if stages and i == 0 else 1
+            ways = branch(in_chans, width, stride, conv), shortcut(in_chans, out_chans, stride, conv)
+            stage.append(block(*ways, slot(attention, out_chans), act()))
+            in_chans = out_chans
+        stages[name] = stage
     return stages
 
 
@@ -131,9 +123,9 @@ def resnet(
 ) -> Network:
     """ResNet-18, 34, 50, 101 or 152 for 224x224 images (Table 1); ``deep`` makes the branch of the last three."""
     branch, expansion = (basic, 1) if depth < 50 else (deep, 4)
-    parts = dict(branch=branch, expansion=expansion, block=block, attention=attention, conv=conv, act=act)
+    parts: dict[str, Any] = dict(expansion=expansion, block=block, attention=attention, conv=conv, act=act)
     stages = {"conv1": conv(in_chans, 64, 7, 2), "pool1": max_pool_torch(3, 2)}
-    stages |= residual_stages(64, TABLE_1[depth], **parts)
+    stages |= residual_stages(64, TABLE_1[depth], branch=branch, **parts)
     head = Head(512 * expansion, num_classes)
     return Network(stages, head, input_size=(in_chans, 224, 224), min_input_size=32).apply(he_normal)
 
@@ -154,7 +146,7 @@ def resnet_cifar(
 ) -> Network:
     """ResNet of 6n + 2 layers for 32x32 images, 20 to 1202, with parameter-free shortcuts (Section 4.2)."""
     n = (depth - 2) // 6
-    parts = dict(branch=basic, shortcut=zero_pad, block=block, attention=attention, conv=conv, act=act)
+    parts: dict[str, Any] = dict(branch=basic, shortcut=zero_pad, block=block, attention=attention, conv=conv, act=act)
     stages = {"conv1": conv(in_chans, 16, 3)}
     stages |= residual_stages(16, {"stage1": (16, n), "stage2": (32, n), "stage3": (64, n)}, **parts)
     head = Head(64, num_classes)

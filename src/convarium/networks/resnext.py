@@ -1,5 +1,5 @@
-"""ResNeXt: S. Xie, R. Girshick, P. Dollar, Z. Tu, K. He, "Aggregated Residual Transformations for Deep Neural Networks",
-CVPR 2017, Table 1 and Fig. 3: ResNet whose bottlenecks add up many narrow ones.
+"""ResNeXt: S. Xie, R. Girshick, P. Dollar, Z. Tu, K. He, "Aggregated Residual Transformations for Deep Neural
+Networks", CVPR 2017, Table 1 and Fig. 3: ResNet whose bottlenecks add up many narrow ones.
 
 Departs from the paper:
 
@@ -9,8 +9,9 @@ Departs from the paper:
 - the initialisation is its reference 13's, variance 2 / fan-out; the classifier starts from torch's uniform default.
 """
 
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial, reduce
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -21,9 +22,9 @@ from convarium.networks.resnet import Branch, residual_stages, resnet
 
 
 class Paths(nn.Module):
-    """Paths side by side from one map, and ``join`` of the list of theirs."""
+    """Paths side by side from one map; ``join`` makes one map of theirs."""
 
-    def __init__(self, paths: list[nn.Module], join: Callable[[list[Tensor]], Tensor]) -> None:
+    def __init__(self, paths: Sequence[nn.Module], join: Callable[[list[Tensor]], Tensor]) -> None:
         super().__init__()
         self.paths = nn.ModuleList(paths)
         self.join = join
@@ -32,15 +33,18 @@ class Paths(nn.Module):
         return self.join([path(x) for path in self.paths])
 
 
+add = partial(reduce, torch.add)
+concatenate = partial(torch.cat, dim=1)
+
+
 def split_transform_add(
     in_chans: int, width: int, stride: int, conv: Slot, *, cardinality: int, base_width: int
 ) -> nn.Sequential:
-    """Fig. 3a: ``cardinality`` bottlenecks of ``base_width`` channels (at width 64), added up, then normed (footnote 6)."""
+    """Fig. 3a: ``cardinality`` bottlenecks of ``base_width`` channels (at width 64), their sum normed (footnote 6)."""
     inner = width * base_width // 64
-    expand = [conv(inner, 4 * width, 1, act=None) for _ in range(cardinality)]
-    norm = expand[-1][1:]
-    paths = [nn.Sequential(conv(in_chans, inner, 1), conv(inner, inner, 3, stride), last[0]) for last in expand]
-    return nn.Sequential(Paths(paths, sum), norm)
+    ends: list[Any] = [conv(inner, 4 * width, 1, act=None) for _ in range(cardinality)]
+    paths = [nn.Sequential(conv(in_chans, inner, 1), conv(inner, inner, 3, stride), end[0]) for end in ends]
+    return nn.Sequential(Paths(paths, add), ends[0][1:])
 
 
 def early_concatenation(
@@ -49,7 +53,7 @@ def early_concatenation(
     """Fig. 3b: the paths put together before one last 1x1."""
     inner = width * base_width // 64
     paths = [nn.Sequential(conv(in_chans, inner, 1), conv(inner, inner, 3, stride)) for _ in range(cardinality)]
-    return nn.Sequential(Paths(paths, partial(torch.cat, dim=1)), conv(cardinality * inner, 4 * width, 1, act=None))
+    return nn.Sequential(Paths(paths, concatenate), conv(cardinality * inner, 4 * width, 1, act=None))
 
 
 def grouped(in_chans: int, width: int, stride: int, conv: Slot, *, cardinality: int, base_width: int) -> nn.Sequential:
@@ -62,28 +66,21 @@ def grouped(in_chans: int, width: int, stride: int, conv: Slot, *, cardinality: 
     )
 
 
-def carry_over(source: nn.Module, target: nn.Module) -> None:
+def carry_over(source: Iterable[Any], target: Iterable[Any]) -> None:
     """Give the weights of a branch of Fig. 3c to one of Fig. 3a or b, which then computes the same function.
 
-    Path i takes the i-th part of the rows of the first two convolutions and of their norms; in Fig. 3a the last 1x1 is
-    split into columns, in Fig. 3b it stays whole.
+    Path i takes the i-th part of the channels inside; of the last 1x1, its columns (a), or that stays whole (b).
     """
-    reduce, transform, expand = source
+    *inside, end = source
     joined, last = target
-    paths = joined.paths
+    paths = list(joined.paths)
     for i, path in enumerate(paths):
-        for layer, whole in zip(path, (reduce, transform), strict=False):
-            layer.load_state_dict({k: _part(v, i, len(paths)) for k, v in whole.state_dict().items()})
-    if len(paths[0]) == 3:
-        for path, columns in zip(paths, expand[0].weight.chunk(len(paths), dim=1), strict=True):
-            path[2].load_state_dict({"weight": columns})
-        last.load_state_dict(expand[1:].state_dict())
-    else:
-        last.load_state_dict(expand.state_dict())
-
-
-def _part(tensor: Tensor, i: int, parts: int) -> Tensor:
-    return tensor.chunk(parts)[i] if tensor.ndim else tensor  # a batch norm counts its batches in a scalar
+        for layer, whole in zip(path, inside, strict=False):
+            state = whole.state_dict().items()  # a batch norm counts its batches in a scalar
+            layer.load_state_dict({key: v.chunk(len(paths))[i] if v.ndim else v for key, v in state})
+        if len(path) > len(inside):
+            path[-1].load_state_dict({"weight": end[0].weight.chunk(len(paths), dim=1)[i]})
+    last.load_state_dict((end if len(last) == len(end) else end[1:]).state_dict())
 
 
 def resnext(
@@ -100,9 +97,7 @@ def resnext(
 ) -> Network:
     """ResNeXt-50 or 101 (``cardinality`` x ``base_width`` d) for 224x224 images (Table 1)."""
     deep = partial(form, cardinality=cardinality, base_width=base_width)
-    return resnet(
-        depth, num_classes=num_classes, in_chans=in_chans, attention=attention, conv=conv, act=act, deep=deep
-    )
+    return resnet(depth, num_classes=num_classes, in_chans=in_chans, attention=attention, conv=conv, act=act, deep=deep)
 
 
 def resnext_cifar(
@@ -120,7 +115,7 @@ def resnext_cifar(
     """ResNeXt of 9n + 2 layers for 32x32 images (Section 5.3)."""
     n = (depth - 2) // 9
     branch = partial(form, cardinality=cardinality, base_width=base_width)
-    parts = dict(branch=branch, expansion=4, attention=attention, conv=conv, act=act)
+    parts: dict[str, Any] = dict(branch=branch, expansion=4, attention=attention, conv=conv, act=act)
     stages = {"conv1": conv(in_chans, 64, 3)}
     stages |= residual_stages(64, {"stage1": (64, n), "stage2": (128, n), "stage3": (256, n)}, **parts)
     head = Head(1024, num_classes)

@@ -12,6 +12,7 @@ Departs from the paper:
 """
 
 from functools import partial
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -80,7 +81,9 @@ def senet154(
         "conv1": nn.Sequential(conv(in_chans, 64, 3, 2), conv(64, 64, 3), conv(64, 128, 3)),
         "pool1": max_pool_caffe(3, 2),
     }
-    parts = dict(branch=halved, expansion=4, shortcut=projection, attention=attention, conv=conv, act=act)
+    parts: dict[str, Any] = dict(
+        branch=halved, expansion=4, shortcut=projection, attention=attention, conv=conv, act=act
+    )
     stages |= residual_stages(128, TABLE_1[152], **parts)
     head, size = Head(2048, num_classes, drop_rate=0.2), (in_chans, 224, 224)
     network = Network(stages, head, input_size=size, min_input_size=32, mean=CAFFE_MEAN, std=BYTE_STD)

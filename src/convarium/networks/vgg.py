@@ -3,8 +3,8 @@ Table 1: configurations A (11 layers), A-LRN, B (13), C and D (16), E (19).
 
 Departs from the paper:
 
-- all start from Glorot's uniform initialisation, which its footnote to Section 3.1 found to do without pre-training;
-  the paper's own nets copy layers of a trained A;
+- all start from Glorot's uniform initialisation, biases 0, which Section 3.1 says was later found to do without
+  pre-training; the paper's A starts from a normal distribution of variance 0.01, the others from layers of a trained A;
 - the parameters of A-LRN's normalisation are AlexNet's, and k = 2, as Section 2.1 refers to that paper;
 - ``_bn``, with batch norm after every convolution, is later and not the paper's; its convolutions keep their biases, as
   torchvision's do.
