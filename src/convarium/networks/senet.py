@@ -7,6 +7,8 @@ Departs from the paper:
   does ``senet154``;
 - the widths of SENet-154's three 3x3 (64, 64, 128) and its pooling are the released file's, the appendix giving none;
 - the initialisation is He's (reference 66 of the journal form), of the gates and the classifier torch's default;
+- where VGG-16 and MobileNet have their gates (after every convolution, after every pointwise one) and which form of
+  Inception-ResNet-v2 the authors took are not printed: both forms are here, with the gate before the residual scale;
 - the two dense layers keep their biases, as in the released files; the journal form's ablations drop them;
 - the CIFAR forms, whose stages of 16 channels leave one hidden unit at reduction 16, take ``max(1, C // 16)``.
 """
@@ -19,8 +21,12 @@ from torch import Tensor, nn
 from convarium.attention import TwiceSigmoid
 from convarium.blocks import Slot, conv_bn, he_normal, max_pool_caffe
 from convarium.network import BYTE_STD, CAFFE_MEAN, Head, Network
+from convarium.networks.bn_inception import bn_inception
+from convarium.networks.inception_v4 import inception_resnet_v2, inception_resnet_v2_slim
+from convarium.networks.mobilenet import mobilenet_v1
 from convarium.networks.resnet import TABLE_1, residual_stages, resnet, resnet_cifar
 from convarium.networks.resnext import resnext
+from convarium.networks.vgg import vgg_bn
 
 
 class SqueezeExcite(nn.Module):
@@ -49,6 +55,11 @@ class SqueezeExcite(nn.Module):
 se_resnet = partial(resnet, attention=SqueezeExcite)
 se_resnet_cifar = partial(resnet_cifar, attention=SqueezeExcite)
 se_resnext = partial(resnext, attention=SqueezeExcite)
+se_vgg_bn = partial(vgg_bn, attention=SqueezeExcite)
+se_bn_inception = partial(bn_inception, attention=SqueezeExcite)
+se_inception_resnet_v2 = partial(inception_resnet_v2, attention=SqueezeExcite)
+se_inception_resnet_v2_slim = partial(inception_resnet_v2_slim, attention=SqueezeExcite)
+se_mobilenet_v1 = partial(mobilenet_v1, attention=SqueezeExcite)
 
 
 def halved(in_chans: int, width: int, stride: int, conv: Slot) -> nn.Sequential:
