@@ -101,7 +101,7 @@ def _published_table(described: Description) -> Table:
     ours = {"params": described.params, "macs": described.macs}
     rows = table("published", ">value", ">ours", "where", "protocol, note")
     for fact in described.published:
-        value = fact.printed or (f"{fact.value:g} %" if fact.unit == "%" else f"{fact.value:,.0f}")
+        value = fact.printed or (percent(fact.value) if fact.unit == "%" else f"{fact.value:,.0f}")
         own = f"{ours[fact.quantity]:,}" if fact.quantity in ours else ""
         rows.add_row(fact.quantity, value, own, fact.where, "; ".join(filter(None, (fact.protocol, fact.note))))
     return rows
@@ -154,7 +154,12 @@ def listing_table(networks: list[Listed]) -> Table:
     """The catalogue: what each network costs, what its paper reported, what it changed."""
     rows = table("network", ">year", ">input", ">params", ">MACs", ">error", "protocol")
     for row in networks:
-        error = "" if row.published_top1_error_percent is None else f"{row.published_top1_error_percent:g} %"
+        error = "" if row.published_top1_error_percent is None else percent(row.published_top1_error_percent)
         size = "x".join(map(str, row.input))
         rows.add_row(row.name, str(row.year), size, short(row.params), short(row.macs), error, row.protocol)
     return rows
+
+
+def percent(value: float) -> str:
+    """With one decimal at least, as papers print errors: ``20.0 %``, ``23.62 %``."""
+    return f"{value:.1f} %" if value == round(value, 1) else f"{value:g} %"

@@ -51,13 +51,6 @@ CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
     # Szegedy et al. 2016
     "inception_v2": ("inception_v3:inception_v2", {}),
     "inception_v3": ("inception_v3:inception_v3", {}),
-    # Szegedy et al. 2017
-    "inception_v4": ("inception_v4:inception_v4", {}),
-    "inception_resnet_v1": ("inception_v4:inception_resnet_v1", {}),
-    "inception_resnet_v2": ("inception_v4:inception_resnet_v2", {}),
-    "inception_resnet_v2_slim": ("inception_v4:inception_resnet_v2_slim", {}),
-    # Chollet 2017
-    "xception": ("xception:xception", {}),
     # He et al. 2016, and the plain nets it measures against
     "plain18": ("resnet:plain_net", {"depth": 18}),
     "plain34": ("resnet:plain_net", {"depth": 34}),
@@ -85,6 +78,16 @@ CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
     "preact_resnet110_cifar": ("preact_resnet:preact_resnet_cifar", {"depth": 110}),
     "preact_resnet164_cifar": ("preact_resnet:preact_bottleneck_cifar", {"depth": 164}),
     "preact_resnet1001_cifar": ("preact_resnet:preact_bottleneck_cifar", {"depth": 1001}),
+    # Iandola et al. 2016
+    "squeezenet1_0": ("squeezenet:squeezenet1_0", {}),
+    "squeezenet1_1": ("squeezenet:squeezenet1_1", {}),
+    # Szegedy et al. 2017
+    "inception_v4": ("inception_v4:inception_v4", {}),
+    "inception_resnet_v1": ("inception_v4:inception_resnet_v1", {}),
+    "inception_resnet_v2": ("inception_v4:inception_resnet_v2", {}),
+    "inception_resnet_v2_slim": ("inception_v4:inception_resnet_v2_slim", {}),
+    # Chollet 2017
+    "xception": ("xception:xception", {}),
     # Xie et al. 2017
     "resnext50_32x4d": ("resnext:resnext", {"depth": 50, "cardinality": 32, "base_width": 4}),
     "resnext101_32x4d": ("resnext:resnext", {"depth": 101, "cardinality": 32, "base_width": 4}),
@@ -96,9 +99,6 @@ CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
     "attention92": ("residual_attention:residual_attention", {"modules": (1, 2, 3)}),
     "attentionnext56": ("residual_attention:attentionnext", {"modules": (1, 1, 1)}),
     "attention92_cifar": ("residual_attention:residual_attention_cifar", {"modules": (2, 2, 2)}),
-    # Iandola et al. 2016
-    "squeezenet1_0": ("squeezenet:squeezenet1_0", {}),
-    "squeezenet1_1": ("squeezenet:squeezenet1_1", {}),
     # Howard et al. 2017
     "mobilenet_v1": ("mobilenet:mobilenet_v1", {}),
     "mobilenet_v1_075": ("mobilenet:mobilenet_v1", {"width": 0.75}),
