@@ -56,6 +56,8 @@ def conv_bn(
 
 # The convolution of the networks before batch norm: a bias, an activation.
 conv_act = partial(conv_bn, norm=None)
+# Google's: batch norm with TensorFlow's constant.
+conv_bn_tensorflow = partial(conv_bn, norm=partial(nn.BatchNorm2d, eps=1e-3))
 
 
 def separable(

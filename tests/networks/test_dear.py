@@ -57,6 +57,18 @@ def learn_by_heart(network):
     raise AssertionError(f"the loss is still {loss.item():.3g} after {MOST_STEPS} steps")
 
 
+@torch.no_grad()
+def settled_logits(network, x):
+    """Logits in evaluation mode, once the running statistics have followed the weights far enough to tell images apart:
+    some networks learn in fewer steps than an average takes."""
+    for _ in range(50):
+        logits = network.eval()(x)
+        if (logits - logits[0]).abs().max() > 1e-2:
+            break
+        network.train()(x)
+    return logits
+
+
 @pytest.mark.dear
 def test_learns_by_heart_and_is_exported(each_name, record_property, tmp_path):
     facts = all_facts()[each_name]
@@ -69,9 +81,8 @@ def test_learns_by_heart_and_is_exported(each_name, record_property, tmp_path):
     record_property("steps to learn 8 images", learn_by_heart(network))
 
     x = eight_images(network)
-    with torch.no_grad():
-        expected = network.eval()(x)
-    assert (expected - expected[0]).abs().max() > 1e-3  # so that a difference would be seen
+    expected = settled_logits(network, x)
+    assert (expected - expected[0]).abs().max() > 1e-2  # so that a difference would be seen
     batch = torch.export.Dim("batch")
     program = torch.export.export(network, (x[:2],), dynamic_shapes=({0: batch},))
     difference = (program.module()(x) - expected).abs().max() / expected.abs().max()

@@ -12,7 +12,7 @@ from convarium.attention import ResidualScale
 from convarium.blocks import Residual
 from convarium.facts import find_facts
 from convarium.networks import create_on_meta, inception_v4
-from convarium.networks.inception_v4 import Slots, tensorflow_conv
+from convarium.networks.inception_v4 import Slots, conv_bn_tensorflow
 from convarium.networks.senet import SqueezeExcite
 
 NAMES = ["inception_v4", "inception_resnet_v1", "inception_resnet_v2", "inception_resnet_v2_slim"]
@@ -89,7 +89,7 @@ def test_towers_with_asymmetric_kernels(nets):
 
 
 def test_the_two_ends_of_a_tower_of_fig_6_read_the_same_map():
-    module, chans = inception_v4.inception_c(8, Slots(tensorflow_conv, nn.ReLU, None))
+    module, chans = inception_v4.inception_c(8, Slots(conv_bn_tensorflow, nn.ReLU, None))
     branch, x = module.eval().branches["branch_1"], torch.randn(1, 8, 6, 6)
     y = branch[0](x)
     assert chans == 256 + 512 + 512 + 256
@@ -101,7 +101,7 @@ def test_a_residual_block_by_hand(act):
     """Figs. 17 and 20 with SENet's gate: act(x + 0.1 * gate(linear(towers))), the linear layer with a bias and neither
     norm nor activation."""
     torch.manual_seed(0)
-    conv = lambda *args, **kwargs: tensorflow_conv(*args, **{"act": act, **kwargs})  # noqa: E731
+    conv = lambda *args, **kwargs: conv_bn_tensorflow(*args, **{"act": act, **kwargs})  # noqa: E731
     block, chans = inception_v4.inception_resnet_b_v2(24, Slots(conv, act, SqueezeExcite))
     block.eval()
     for module in block.modules():

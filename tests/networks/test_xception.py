@@ -19,7 +19,7 @@ def built():
 def small(in_chans, widths, starts_with=nn.ReLU, act=nn.ReLU):
     """A module of Fig. 5 with norms that are not the identity."""
     torch.manual_seed(0)
-    module = xception.module(in_chans, widths, None, xception.tensorflow_conv, act, starts_with).eval()
+    module = xception.module(in_chans, widths, None, xception.conv_bn_tensorflow, act, starts_with).eval()
     for part in module.modules():
         if isinstance(part, nn.BatchNorm2d):
             nn.init.uniform_(part.running_mean, -1, 1)

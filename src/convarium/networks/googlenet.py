@@ -17,7 +17,7 @@ from functools import partial
 
 from torch import nn
 
-from convarium.blocks import Concat, Slot, conv_act, conv_bn, lrn, max_pool_caffe, slot, truncated_normal
+from convarium.blocks import Concat, Slot, conv_act, conv_bn_tensorflow, lrn, max_pool_caffe, slot, truncated_normal
 from convarium.network import BYTE_STD, CAFFE_MEAN, IMAGENET_MEAN, IMAGENET_STD, Auxiliary, Head, Network, Shape
 
 # Table 1: #1x1, #3x3 reduce, #3x3, #5x5 reduce, #5x5, pool proj; of a pooling, its window.
@@ -125,7 +125,7 @@ def googlenet(
 googlenet_naive = partial(googlenet, module=naive)
 googlenet_tv = partial(
     googlenet,
-    conv=partial(conv_bn, norm=partial(nn.BatchNorm2d, eps=1e-3)),
+    conv=conv_bn_tensorflow,
     table=TABLE_1 | {"pool4": (2,)},
     module=partial(reduced, five=3),
     norm=nn.Identity,

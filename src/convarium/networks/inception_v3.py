@@ -19,7 +19,7 @@ from functools import partial
 
 from torch import nn
 
-from convarium.blocks import Concat, Slot, avg_pool_same, conv_act, conv_bn, slot, truncated_normal
+from convarium.blocks import Concat, Slot, avg_pool_same, conv_act, conv_bn_tensorflow, slot, truncated_normal
 from convarium.network import INCEPTION_MEAN, INCEPTION_STD, Auxiliary, Head, Network, Shape
 
 # What each branch of a module does, from the bottom up: kernels, or one of these words.
@@ -126,9 +126,6 @@ def initialise(module: nn.Module) -> None:
     truncated_normal(0.001 if isinstance(module, nn.Linear) else 0.1)(module)
 
 
-conv_bn_tf = partial(conv_bn, norm=partial(nn.BatchNorm2d, eps=1e-3))
-
-
 def build(
     stem: Stem,
     modules: Modules,
@@ -138,7 +135,7 @@ def build(
     num_classes: int = 1000,
     in_chans: int = 3,
     attention: Slot | None = None,
-    conv: Slot = conv_bn_tf,
+    conv: Slot = conv_bn_tensorflow,
     act: Slot = nn.ReLU,
 ) -> Network:
     """The stages of two tables, for 299x299 images; in training a head on the stage ``auxiliary``, whose dense layer

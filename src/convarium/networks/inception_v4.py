@@ -24,7 +24,7 @@ from typing import NamedTuple
 from torch import nn
 
 from convarium.attention import ResidualScale
-from convarium.blocks import Concat, Residual, Slot, avg_pool_same, conv_bn, glorot_uniform, slot
+from convarium.blocks import Concat, Residual, Slot, avg_pool_same, conv_bn_tensorflow, glorot_uniform, slot
 from convarium.network import INCEPTION_MEAN, INCEPTION_STD, Head, Network
 
 # The figures are written as they are drawn, a tower after the other: "3x3-96" is a 3x3 convolution to 96 channels (with
@@ -63,9 +63,6 @@ TABLE_1 = {
     "Inception-ResNet-v1": (192, 192, 256, 384),
     "Inception-ResNet-v2": (256, 256, 384, 384),
 }
-
-# Batch norm with TensorFlow's constant.
-tensorflow_conv = partial(conv_bn, norm=partial(nn.BatchNorm2d, eps=1e-3))
 
 
 class Slots(NamedTuple):
@@ -214,7 +211,7 @@ def build(
     num_classes: int = 1000,
     in_chans: int = 3,
     attention: Slot | None = None,
-    conv: Slot = tensorflow_conv,
+    conv: Slot = conv_bn_tensorflow,
     act: Slot = nn.ReLU,
 ) -> Network:
     """A stage for every row, then the mean, 20 % dropout and the classifier (Figs. 9 and 15), for 299x299 images."""

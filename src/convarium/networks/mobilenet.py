@@ -10,11 +10,10 @@ Departs from the paper:
   the paper giving none. That code has ReLU6 (here: ``act=nn.ReLU6``) where Fig. 3 has ReLU.
 """
 
-from functools import partial
 
 from torch import nn
 
-from convarium.blocks import Slot, conv_bn, gated, separable, truncated_normal
+from convarium.blocks import Slot, conv_bn_tensorflow, gated, separable, truncated_normal
 from convarium.network import INCEPTION_MEAN, INCEPTION_STD, Head, Network
 
 # Table 1: channels and stride of each depthwise separable convolution; the stride is that of its depthwise half.
@@ -34,16 +33,13 @@ TABLE_1 = {
     "dw13": (1024, 1),
 }
 
-# Batch norm with TensorFlow's constant.
-tensorflow_conv = partial(conv_bn, norm=partial(nn.BatchNorm2d, eps=1e-3))
-
 
 def mobilenet_v1(
     *,
     num_classes: int = 1000,
     in_chans: int = 3,
     attention: Slot | None = None,
-    conv: Slot = tensorflow_conv,
+    conv: Slot = conv_bn_tensorflow,
     act: Slot = nn.ReLU,
     width: float = 1.0,
 ) -> Network:

@@ -24,8 +24,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convarium.blocks import Pair, Residual, Slot, conv_bn, he_normal, max_pool_caffe, slot
+from convarium.blocks import Residual, Slot, conv_bn, he_normal, max_pool_caffe, slot
 from convarium.network import BYTE_STD, CAFFE_MEAN, IMAGENET_MEAN, IMAGENET_STD, Head, Network
+from convarium.networks.preact_resnet import preact_conv
 
 
 class Table(NamedTuple):
@@ -72,24 +73,6 @@ def naive_learning(mask: Tensor, trunk: Tensor) -> Tensor:
 
 
 # -- units ----------------------------------------------------------------------------------------------------------
-
-
-def preact_conv(
-    in_chans: int,
-    out_chans: int,
-    kernel_size: int,
-    stride: int = 1,
-    *,
-    padding: Pair | None = None,
-    groups: int = 1,
-    norm: Slot | None = nn.BatchNorm2d,
-    act: Slot | None = nn.ReLU,
-) -> nn.Sequential:
-    """Norm, activation, then a convolution without bias (He et al., ECCV 2016, Fig. 1b)."""
-    padding = kernel_size // 2 if padding is None else padding
-    conv = nn.Conv2d(in_chans, out_chans, kernel_size, stride, padding, groups=groups, bias=False)
-    before = {"norm": norm and norm(in_chans), "act": act and act()}
-    return nn.Sequential(OrderedDict([(name, layer) for name, layer in before.items() if layer], conv=conv))
 
 
 def split(layer: nn.Module) -> tuple[nn.Sequential, nn.Module, nn.Sequential]:

@@ -11,7 +11,7 @@ from functools import partial
 
 from torch import nn
 
-from convarium.blocks import Residual, Slot, conv_bn, glorot_uniform, max_pool_same, separable, slot
+from convarium.blocks import Residual, Slot, conv_bn_tensorflow, glorot_uniform, max_pool_same, separable, slot
 from convarium.network import INCEPTION_MEAN, INCEPTION_STD, Head, Network
 
 # Fig. 5: channels of each separable convolution of a module. A module whose channels change ends in a pooling of
@@ -27,8 +27,6 @@ FIG_5 = {
     "block12": (728, 1024),
 }
 
-# Batch norm with TensorFlow's constant.
-tensorflow_conv = partial(conv_bn, norm=partial(nn.BatchNorm2d, eps=1e-3))
 # Neither norm nor activation between the halves of a separable convolution (Section 4.7, Fig. 10).
 depthwise = partial(nn.Conv2d, padding=1, bias=False)
 
@@ -57,7 +55,7 @@ def xception(
     num_classes: int = 1000,
     in_chans: int = 3,
     attention: Slot | None = None,
-    conv: Slot = tensorflow_conv,
+    conv: Slot = conv_bn_tensorflow,
     act: Slot = nn.ReLU,
 ) -> Network:
     """Fig. 5, for 299x299 images: 22,855,952 parameters (Table 3)."""

@@ -121,7 +121,7 @@ def fit(
     elif stored:
         reporter.say(f"going on from epoch {progress.epoch + 1}, step {progress.step + 1}")
 
-    steps = max(1, round(len(train) / recipe.batch_size))
+    steps = max(1, min(round(len(train) / recipe.batch_size), len(train) // 2))  # batch norm needs two images
     normalise = _normaliser(preprocessing, device)
     how = Augmentation(recipe.rotation, (1 / recipe.scale, recipe.scale), recipe.shift, recipe.flip)
 
