@@ -16,7 +16,6 @@ Departs from the paper:
 
 from collections import OrderedDict
 from collections.abc import Mapping
-from functools import partial
 
 from torch import nn
 
@@ -48,8 +47,13 @@ NORMALISED = ("conv1", "conv2")
 BIAS_1 = ("conv2", "conv4", "conv5", "fc6", "fc7")
 
 
+def response_norm() -> nn.Module:
+    """Local response normalisation with the paper's n = 5, alpha, beta and k = 2 (Section 3.3)."""
+    return lrn(5, alpha=1e-4, beta=0.75, k=2)
+
+
 def dense(in_features: int, out_features: int, act: Slot) -> nn.Sequential:
-    """A dense layer with its rectifier and dropout (Section 4.2): ``(N, in_features)`` to ``(N, out_features)``."""
+    """A dense layer, its rectifier, dropout (Sections 3.5, 4.2): ``(N, in_features)`` to ``(N, out_features)``."""
     return nn.Sequential(OrderedDict(fc=nn.Linear(in_features, out_features), act=act(), drop=nn.Dropout(0.5)))
 
 
@@ -108,7 +112,7 @@ def alexnet(
     attention: Slot | None = None,
     conv: Slot = conv_act,
     act: Slot = nn.ReLU,
-    norm: Slot | None = partial(lrn, 5, k=2),
+    norm: Slot | None = response_norm,
 ) -> Network:
     """AlexNet as published, for 227x227 images: 60,965,224 parameters. The weights that BVLC trained need
     ``norm=lrn``, whose k is 1."""

@@ -28,6 +28,10 @@ PIECES = 2
 UNITS, DENSE_PIECES = 500, 5  # h3
 
 
+# What maxout takes the maximum of.
+linear = partial(conv_act, act=None)
+
+
 class Maxout(nn.Module):
     """The largest of each ``pieces`` channels that follow one another (Section 2): ``(N, C pieces)`` to ``(N, C)``, or
     ``(N, C pieces, H, W)`` to ``(N, C, H, W)``."""
@@ -71,7 +75,7 @@ def maxout_cifar(
     num_classes: int = 10,
     in_chans: int = 3,
     attention: Slot | None = None,
-    conv: Slot = partial(conv_act, act=None),
+    conv: Slot = linear,
     act: Slot = nn.Identity,
 ) -> Network:
     """Three convolutional maxout layers and a dense one, for 32x32 images: 16,247,830 parameters.

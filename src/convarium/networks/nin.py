@@ -38,8 +38,8 @@ IMAGENET_LAST = (3, 1, 1, 1024, 1024)  # conv4, cccp7; then cccp8
 
 
 def mlpconv(in_chans: int, row: Sequence[int], conv: Slot, number: int) -> OrderedDict[str, nn.Module]:
-    """A perceptron that slides over the map (Fig. 1b): a convolution, then 1x1 ones, under the author's names (number 1:
-    ``conv1``, ``cccp1``, ``cccp2``). ``row``: kernel, stride, padding, then the widths."""
+    """The layers of a perceptron that slides over the map (Fig. 1b): a convolution, then 1x1 ones, under the author's
+    names (number 1: ``conv1``, ``cccp1``, ``cccp2``). ``row``: kernel, stride, padding, then the widths."""
     kernel, stride, padding, width, *others = row
     layers: OrderedDict[str, nn.Module] = OrderedDict()
     layers[f"conv{number}"] = conv(in_chans, width, kernel, stride, padding=padding)
@@ -106,6 +106,6 @@ def nin_imagenet(
     size = (in_chans, 224, 224)
     network = Network(stages, head, input_size=size, min_input_size=39, mean=CAFFE_MEAN, std=BYTE_STD)
     network.apply(gaussian(0.05))
-    for layer in (network.stages.mlpconv1.conv1, network.stages.mlpconv3.conv3, network.head.classifier):
-        layer.apply(gaussian(0.01))
+    for path in ("stages.mlpconv1.conv1", "stages.mlpconv3.conv3", "head.classifier"):
+        network.get_submodule(path).apply(gaussian(0.01))
     return network

@@ -5,18 +5,18 @@ Departs from the paper:
 
 - all start from Glorot's uniform initialisation, biases 0, which Section 3.1 says was later found to do without
   pre-training; the paper's A starts from a normal distribution of variance 0.01, the others from layers of a trained A;
-- the parameters of A-LRN's normalisation are AlexNet's, and k = 2, as Section 2.1 refers to that paper;
+- the normalisation of A-LRN is AlexNet's as it is here, with alpha divided by 5;
 - ``_bn``, with batch norm after every convolution, is later and not the paper's; its convolutions keep their biases, as
   torchvision's do.
 """
 
-from collections import OrderedDict
 from functools import partial
 
 from torch import nn
 
-from convarium.blocks import Slot, conv_act, conv_bn, gated, glorot_uniform, lrn
+from convarium.blocks import Slot, conv_act, conv_bn, gated, glorot_uniform
 from convarium.network import BYTE_STD, CAFFE_MEAN, Head, Network
+from convarium.networks.alexnet import dense, response_norm
 
 # Table 1, a row per column of it: "3-64" is conv3-64, a bar is a max pooling.
 TABLE_1 = {
@@ -27,11 +27,6 @@ TABLE_1 = {
     "D": "3-64 3-64 | 3-128 3-128 | 3-256 3-256 3-256 | 3-512 3-512 3-512 | 3-512 3-512 3-512",
     "E": "3-64 3-64 | 3-128 3-128 | 3-256 3-256 3-256 3-256 | 3-512 3-512 3-512 3-512 | 3-512 3-512 3-512 3-512",
 }
-
-
-def dense(in_features: int, out_features: int, act: Slot) -> nn.Sequential:
-    """FC-4096 with its rectifier and dropout (Section 3.1)."""
-    return nn.Sequential(OrderedDict(fc=nn.Linear(in_features, out_features), act=act(), drop=nn.Dropout(0.5)))
 
 
 def vgg(
@@ -50,7 +45,7 @@ def vgg(
         block = nn.Sequential()
         for j, layer in enumerate(column.split(), start=1):
             if layer == "LRN":
-                block.add_module("lrn", lrn(5, k=2))
+                block.add_module("lrn", response_norm())
                 continue
             kernel, width = map(int, layer.split("-"))
             block.add_module(f"conv{i}_{j}", gated(conv(chans, width, kernel), attention, width))

@@ -12,13 +12,12 @@ Departs from the paper:
 """
 
 from collections import OrderedDict
-from functools import partial
 
 from torch import nn
 
-from convarium.blocks import Slot, conv_act, gated, gaussian, lrn, max_pool_caffe
+from convarium.blocks import Slot, conv_act, gated, gaussian, max_pool_caffe
 from convarium.network import BYTE_STD, CAFFE_MEAN, Network
-from convarium.networks.alexnet import dense_head
+from convarium.networks.alexnet import dense_head, response_norm
 
 # Fig. 3: filters, their side, stride, padding; None: a max pooling 3x3/2, after layers 1 and 2 contrast normalised.
 FIGURE_3 = {
@@ -41,7 +40,7 @@ def zfnet(
     attention: Slot | None = None,
     conv: Slot = conv_act,
     act: Slot = nn.ReLU,
-    norm: Slot = partial(lrn, 5, k=2),
+    norm: Slot = response_norm,
 ) -> Network:
     """The network of Fig. 3, called (a) in Table 2, for 224x224 images: 62,357,608 parameters."""
     stages: dict[str, nn.Module] = {}
