@@ -54,10 +54,10 @@ def pytest_terminal_summary(terminalreporter, config: pytest.Config) -> None:
 
 TABLE_HEADING = """# Every network, checked
 
-Written by `make slow`. Every network learns eight images by heart without dropout, at its smallest input, 16 pixels at
-least (or, where that fails, at the paper's): steps, of Adam where there is batch norm, of SGD elsewhere, until the loss is under 0.1 and
-every image has its class. Then it goes through `torch.export`, and is exported to ONNX with its preprocessing inside;
-the differences are those of the logits from torch's, relative to the largest.
+Written by `make slow`. Every network learns eight images by heart without dropout, at its smallest input (16 pixels at
+least): steps, of Adam where there is batch norm, of SGD elsewhere, until the loss is under 0.1 and every image has its
+class. Then it goes through `torch.export`, and is exported to ONNX with its preprocessing inside; the differences are
+those of the logits from torch's, relative to the largest.
 
 """
 

@@ -10,7 +10,6 @@ Departs from the paper:
   the paper giving none. That code has ReLU6 (here: ``act=nn.ReLU6``) where Fig. 3 has ReLU.
 """
 
-
 from torch import nn
 
 from convarium.blocks import Slot, conv_bn_tensorflow, gated, separable, truncated_normal
