@@ -10,11 +10,11 @@ demo: $(READY)
 	$(BIN)/convarium demo
 
 test: $(READY)
-	$(BIN)/python -m pytest -n auto -m "not slow"
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
 
 # Every network exported, run in ONNX, overfitted and trained: hours. The table of results goes to docs/.
 slow: $(READY)
-	$(BIN)/python -m pytest -n auto -m slow --table docs/every-network.md
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m slow --table docs/every-network.md
 
 check: lint types fast
 
@@ -26,7 +26,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 fast: $(READY)
-	$(BIN)/python -m pytest -n auto -m "not slow and not long"
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not long"
 
 format: $(READY)
 	$(BIN)/ruff check --fix src tests benchmarks
