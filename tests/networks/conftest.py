@@ -1,8 +1,6 @@
 """Tests that ask for ``network``, ``on_meta`` or ``each_name`` run on every network of the catalogue: in `make check`
-on the smallest of each file, in `make test` on all. Those marked ``dear`` run in `make test` on the smallest of each
-file, in `make slow` on all."""
-
-import math
+on the smallest of each file (with weights, only if those are few), in `make test` on all. Those marked ``dear`` run in
+`make test` on the smallest of each file, in `make slow` on all."""
 
 import pytest
 import torch
@@ -11,11 +9,12 @@ from convarium import create_model
 from convarium.facts import all_facts
 from convarium.networks import CATALOGUE
 
+SMALL = 30e6  # parameters
 LARGE = 3e9  # multiply-adds; these share one process, so that memory holds one of them
 
 
-def _macs(name: str) -> float:
-    return all_facts()[name].counts.macs if name in all_facts() else math.inf
+def _macs(name: str) -> int:
+    return all_facts()[name].counts.macs
 
 
 def _smallest_of_each_file() -> set[str]:
@@ -36,7 +35,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         marks = [pytest.mark.xdist_group("large" if _macs(name) > LARGE else name)]
         if dear:
             marks.append(pytest.mark.long if name in SMALLEST else pytest.mark.slow)
-        elif name not in SMALLEST:
+        elif name not in SMALLEST or ("network" in asked and all_facts()[name].counts.params > SMALL):
             marks.append(pytest.mark.long)
         params.append(pytest.param(name, marks=marks, id=name))
     fixture = asked.pop()
