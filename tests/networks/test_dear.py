@@ -132,6 +132,14 @@ def test_the_smallest_of_every_file_learns_a_small_data_set(name, draw_folder, t
     folder = draw_folder(tmp_path / "images", {"ant": 20, "bee": 20, "cat": 20}, size=48)
     network = create_on_meta(name)
     small = max(network.min_input_size, min(network.input_size[1], 96))
-    train(str(folder), model=name, output=tmp_path / "run", seed=0, image_size=small, epochs=30 if small <= 96 else 10)
+    train(
+        str(folder),
+        model=name,
+        output=tmp_path / "run",
+        seed=0,
+        image_size=small,
+        batch_size=8,
+        epochs=30 if small <= 96 else 10,
+    )
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert min(row["train_top1_error_percent"] for row in rows[-3:]) <= 5
