@@ -146,11 +146,18 @@ def train(
 
 
 def _recipe(dataset: Dataset, given: dict[str, Any]) -> Recipe:
-    own_size = create_on_meta(given["model"]).input_size[1]
+    from convarium.network import ConvHead
+
+    network = create_on_meta(given["model"])
     natural = dataset.name not in EMBEDDED
     images = len(dataset.splits["train"])
     optimizer: Optimizer = given["optimizer"] or "sgd"
-    return resolve(default_recipe(given["model"], given["data"], images, own_size, natural, optimizer), given)
+    recipe = default_recipe(given["model"], given["data"], images, network.input_size[1], natural, optimizer)
+    if isinstance(network.head, ConvHead):
+        # NIN and SqueezeNet end in rectifiers: a large step at the start shuts a class for ever, as it then gets no
+        # gradient.
+        recipe = replace(recipe, learning_rate=recipe.learning_rate / 10, warmup_epochs=5.0)
+    return resolve(recipe, given)
 
 
 def _build(recipe: Recipe, dataset: Dataset) -> Network:
