@@ -124,11 +124,6 @@ class ConvHead(Head):
         return self.pool(x if pre_logits else self.classifier(x))
 
 
-def conv_1x1(channels: int, classes: int) -> nn.Module:
-    """The plain classifier of a :class:`ConvHead`."""
-    return nn.Conv2d(channels, classes, 1)
-
-
 @dataclass(frozen=True)
 class Auxiliary:
     """Heads on inner stages that only training uses (GoogLeNet, Section 5).

@@ -79,3 +79,18 @@ def smallest_images():
         return torch.randn(batch, network.input_size[0], side, side, generator=torch.Generator().manual_seed(0))
 
     return images
+
+
+@pytest.fixture
+def uneven_norms():
+    """A function that draws the statistics, gains and shifts of all batch norms of a module: none is the identity."""
+
+    def set_at_random(module):
+        for norm in module.modules():
+            if isinstance(norm, nn.BatchNorm2d):
+                nn.init.uniform_(norm.running_mean, -1, 1)
+                nn.init.uniform_(norm.weight, 0.5, 2)
+                nn.init.uniform_(norm.bias, -1, 1)
+        return module
+
+    return set_at_random

@@ -26,6 +26,23 @@ NAMES = list(CATALOGUE)
 GATES = (SqueezeExcite, SpatialMask, HardMask, ResidualScale)
 
 
+# Printed figures more than 2 % from any count of the network; their notes in facts/ say what is known of them.
+NOT_REPRODUCED = {
+    ("attention92", "params"),
+    ("bn_inception", "params"),
+    ("googlenet", "params"),
+    ("googlenet", "macs"),
+    ("inception_v2", "macs"),
+    ("inception_v3", "macs"),
+    ("inception_resnet_v2_slim", "macs"),
+    ("resnext101_32x4d", "macs"),
+    ("se_inception_resnet_v2", "macs"),
+    ("se_inception_resnet_v2_slim", "macs"),
+    ("squeezenet1_0", "macs"),
+    ("squeezenet1_1", "macs"),
+}
+
+
 def blank(network, batch=1, side=None):
     channels, height, width = network.input_size
     return torch.empty(batch, channels, side or height, side or width, device="meta")
@@ -62,6 +79,8 @@ def test_printed_figures_are_the_counts_rounded_or_a_note_says_why(name):
         if fact.quantity in counts:
             digits = sum(map(str.isdigit, fact.printed.split("e")[0].lstrip("0.")))
             assert fact.note or float(f"{counts[fact.quantity]:.{digits - 1}e}") == fact.value
+            near = abs(fact.value - counts[fact.quantity]) <= 0.02 * counts[fact.quantity]
+            assert near or not fact.note or (name, fact.quantity) in NOT_REPRODUCED
 
 
 # -- forward, backward, the head --------------------------------------------------------------------------------

@@ -81,15 +81,10 @@ def test_option_a_keeps_every_second_pixel_and_pads_with_zero_channels():
 
 
 @pytest.mark.parametrize("name", ["resnet18", "resnet50", "resnet50_v1_5"])
-def test_a_block_by_hand(name):
+def test_a_block_by_hand(name, uneven_norms):
     """Fig. 5: conv, norm and ReLU in turn, no ReLU after the last norm; then the addition; then ReLU."""
     torch.manual_seed(0)
-    block = create_model(name).eval().stages.conv3_x[0]
-    for module in block.modules():
-        if isinstance(module, nn.BatchNorm2d):  # so that no norm is the identity
-            nn.init.uniform_(module.running_mean, -1, 1)
-            nn.init.uniform_(module.weight, 0.5, 2)
-            nn.init.uniform_(module.bias, -1, 1)
+    block = uneven_norms(create_model(name).eval().stages.conv3_x[0])
     normed = lambda layer, x: layer.norm(layer.conv(x))  # noqa: E731
     x = torch.randn(2, block.shortcut.conv.in_channels, 8, 8)
     y = x
