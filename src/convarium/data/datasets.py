@@ -1,4 +1,4 @@
-"""Data sets: the embedded ``digits``, and folders of images with one folder per class."""
+"""Data sets: the embedded ``digits`` and ``glyphs``, and folders of images with one folder per class."""
 
 from __future__ import annotations
 
@@ -9,10 +9,11 @@ from pathlib import Path
 
 import numpy as np
 
+from convarium.data.glyphs import LETTERS, SPLITS, Glyphs, is_glyphs, parse_settings
 from convarium.data.images import SUFFIXES, as_channels, image_files, read_image
 from convarium.errors import DataError, nearest, require
 
-EMBEDDED = ("digits",)
+EMBEDDED = ("digits", "glyphs")
 HELD_OUT = 0.2  # of the images of each class, where the data brings no split of its own
 SPLIT_NAMES = {"train": "train", "val": "val", "valid": "val", "validation": "val", "test": "test"}
 
@@ -22,11 +23,11 @@ class Dataset:
     """Images with labels, in splits.
 
     Attributes:
-        name: ``digits`` or the folder's path.
+        name: ``digits``, ``glyphs`` with its settings, or the folder's path.
         class_names: sorted; a label is a position in it.
         labels: ``(n,)`` int64.
         ids: what to call each image: its path relative to the folder.
-        images: decoded ``(n, H, W, C)`` uint8, or the files' paths.
+        images: decoded ``(n, H, W, C)`` uint8, drawn when asked for, or the files' paths.
         splits: split name to positions.
         notes: what was left out, and why.
         brings_splits: the data says itself which images are held out.
@@ -36,16 +37,15 @@ class Dataset:
     class_names: list[str]
     labels: np.ndarray
     ids: list[str]
-    images: np.ndarray | list[Path]
+    images: np.ndarray | Glyphs | list[Path]
     splits: dict[str, np.ndarray]
     notes: list[str] = field(default_factory=list)
     brings_splits: bool = True
 
     def read(self, position: int, channels: int) -> np.ndarray:
         """One image, ``(H, W, channels)`` uint8."""
-        if isinstance(self.images, np.ndarray):
-            return as_channels(self.images[position], channels)
-        return read_image(self.images[position], channels)
+        stored = self.images[position]
+        return read_image(stored, channels) if isinstance(stored, Path) else as_channels(stored, channels)
 
     @property
     def held_out(self) -> str:
@@ -56,11 +56,20 @@ class Dataset:
     def fingerprint(self) -> str:
         """A hash of the images' names, sizes and labels: the same folder gives the same."""
         digest = hashlib.sha256()
+        if isinstance(self.images, Glyphs):
+            digest.update(repr(self.images.settings).encode())
+            digest.update(b"".join(self.images[int(positions[0])].tobytes() for positions in self.splits.values()))
+            return digest.hexdigest()[:16]
         for i, name in enumerate(self.ids):
             stored = self.images[i]
             size = stored.stat().st_size if isinstance(stored, Path) else stored.nbytes
             digest.update(f"{name}\0{size}\0{self.labels[i]}\n".encode())
         return digest.hexdigest()[:16]
+
+
+def is_embedded(data: str) -> bool:
+    """Whether ``data`` names a data set that needs no files."""
+    return data in EMBEDDED or is_glyphs(data)
 
 
 def open_dataset(data: str | Path, seed: int = 0) -> Dataset:
@@ -71,9 +80,12 @@ def open_dataset(data: str | Path, seed: int = 0) -> Dataset:
 
     Raises:
         DataError: no such data, no images, fewer than two classes, or splits whose classes disagree.
+        UsageError: a setting that ``glyphs`` does not have.
     """
-    if str(data) in EMBEDDED:  # a folder of that name is ./digits
+    if data == "digits":  # a folder of that name is ./digits
         return _digits()
+    if is_glyphs(str(data)):
+        return _glyphs(str(data))
     root = Path(data)
     if not str(data) or not root.is_dir():
         hint = nearest(str(data), [*EMBEDDED, *_siblings(root)])
@@ -114,6 +126,14 @@ def _digits() -> Dataset:
     names = [str(digit) for digit in range(10)]
     ids = [f"digits/{i:04d}" for i in range(len(labels))]
     return Dataset("digits", names, labels, ids, pixels, _stratified(labels, seed=0))
+
+
+def _glyphs(data: str) -> Dataset:
+    images = Glyphs(parse_settings(data))
+    labels = images.labels()
+    ids = ["{}/{:06d}".format(*images.place(i)) for i in range(len(images))]
+    splits = {split: images.positions(split) for split in SPLITS}
+    return Dataset(data, list(LETTERS.upper()), labels, ids, images, splits)
 
 
 def _flat_folder(root: Path, folders: list[Path], seed: int, notes: list[str]) -> Dataset:

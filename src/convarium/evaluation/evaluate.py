@@ -75,7 +75,7 @@ def evaluate(run: Path, /, *, data: str, split: Split = "held-out", map_by_name:
 
     Args:
         run: a run folder.
-        data: "digits", or a folder.
+        data: "digits", "glyphs", or a folder.
         split: held-out means the test or val images; for the folder the run was trained on, those it did not see; for
             a folder that brings no splits and that the run was not trained on, all images.
         map_by_name: accept a data set that lacks some of the weights' classes.

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from convarium import __version__
 from convarium.atomic import write_text
 from convarium.console import stderr
-from convarium.data.datasets import EMBEDDED, Dataset, open_dataset
+from convarium.data.datasets import Dataset, is_embedded, open_dataset
 from convarium.errors import Interrupted, Terminated, UsageError
 from convarium.networks import check_name, create_model, create_on_meta, find_attention
 from convarium.recipe import (
@@ -90,7 +90,8 @@ def train(
     chosen to suit the data, and written to the run's recipe.toml.
 
     Args:
-        data: "digits", or a folder: root/<class>/* or root/{train,val[,test]}/<class>/*.
+        data: "digits", "glyphs" (or "glyphs:side=64,train=20000"), or a folder: root/<class>/* or
+            root/{train,val[,test]}/<class>/*.
         model: a catalogue name (convarium list).
         output: the run folder; runs/<model>-<data> when not given.
         image_size: side of the square input; the network's own when not given.
@@ -128,13 +129,13 @@ def train(
     if resume and overwrite:
         raise UsageError("--resume goes on with a run and --overwrite replaces it: give one of them")
     check_options(given)
-    folder = Path(output) if output else Path("runs") / f"{model}-{Path(data).name}"
+    folder = Path(output) if output else Path("runs") / f"{model}-{Path(data).name.replace(':', '-')}"
     stored = None
     if resume:
         stored, record = read_recipe(folder / RECIPE)
         check_same(stored, given)
     else:
-        check_output(folder, data=Path(data) if data and data not in EMBEDDED else None, overwrite=overwrite)
+        check_output(folder, data=None if not data or is_embedded(data) else Path(data), overwrite=overwrite)
     dataset = open_dataset(data, stored.seed if stored else seed or 0)
     for note in dataset.notes:
         stderr().print(note)
@@ -149,7 +150,7 @@ def _recipe(dataset: Dataset, given: dict[str, Any]) -> Recipe:
     from convarium.network import ConvHead
 
     network = create_on_meta(given["model"])
-    natural = dataset.name not in EMBEDDED
+    natural = not is_embedded(dataset.name)
     images = len(dataset.splits["train"])
     optimizer: Optimizer = given["optimizer"] or "sgd"
     recipe = default_recipe(given["model"], given["data"], images, network.input_size[1], natural, optimizer)
