@@ -16,6 +16,8 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from convarium import describe
+
 EPOCHS = 6
 SEEDS = range(3)
 # network -> the side of its images; those that halve the map five times get 64 pixels.
@@ -88,8 +90,12 @@ def one_job(folder: Path, name: str, seed: int) -> None:
     train_linear(folder, seed) if name == LINEAR else train_once(folder, name, seed)
 
 
+def cost(name: str) -> int:
+    return describe(name, input_size=NETWORKS[name]).macs
+
+
 def train_missing(folder: Path, workers: int) -> None:
-    jobs = [(name, seed) for seed in SEEDS for name in (LINEAR, *NETWORKS)]
+    jobs = [(name, seed) for name in (LINEAR, *sorted(NETWORKS, key=cost)) for seed in SEEDS]
     missing = [(name, seed) for name, seed in jobs if not (folder / f"{name}-{seed}" / "test.json").exists()]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
         for running in [pool.submit(one_job, folder, *job) for job in missing]:
@@ -97,8 +103,6 @@ def train_missing(folder: Path, workers: int) -> None:
 
 
 def row(folder: Path, name: str) -> str | None:
-    from convarium import describe
-
     runs = [folder / f"{name}-{seed}" for seed in SEEDS if (folder / f"{name}-{seed}" / "test.json").exists()]
     if not runs:
         return None

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 import convarium
-from convarium.errors import DataError
-from convarium.facts import all_facts, read_facts
+from convarium.facts import all_facts
 from convarium.networks import CATALOGUE
 
 SOURCE = Path(convarium.__file__).parent
@@ -17,14 +16,15 @@ SOURCE = Path(convarium.__file__).parent
 # Each part may import itself and what stands before it. Parts of one row do not import each other.
 LAYERS = [
     {"errors"},
-    {"atomic", "console", "facts"},
+    {"atomic", "console", "facts", "svg"},
     {"attention", "blocks", "network", "tensors"},
     {"networks"},
     {"surgery"},
-    {"anatomy", "data", "listing"},
+    {"anatomy", "data"},
     {"recipe", "runs"},
     {"evaluation"},
     {"report"},
+    {"lineage", "claims"},
     {"training", "explanation", "deploy"},
     {"demo"},
     {"cli"},
@@ -99,13 +99,19 @@ def test_parents_exist_and_no_network_is_its_own_ancestor():
             seen |= frontier
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "se_*", "--json"]])
-def test_help_and_list_import_neither_torch_nor_tyro(arguments):
+@pytest.mark.parametrize("arguments", [["--help"], ["list"], ["list", "se_*", "--json"], ["tree"], ["tree", "vgg16"]])
+def test_what_answers_at_once_imports_neither_torch_nor_tyro(arguments):
     code = (
         "import sys; from convarium.cli import main; main(sys.argv[1:]);"
         "assert not {'torch', 'tyro', 'numpy', 'matplotlib'} & set(sys.modules), sorted(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code, *arguments], check=True, capture_output=True)
+
+
+@pytest.mark.parametrize("command", ["tree resnet50 --svg tree.svg", "compare", "compare --figure chart.svg"])
+def test_what_the_facts_tell_needs_no_torch(command, tmp_path):
+    code = "import sys; from convarium.cli import main; sys.exit(main(sys.argv[1:]) or 'torch' in sys.modules)"
+    subprocess.run([sys.executable, "-c", code, *command.split()], check=True, capture_output=True, cwd=tmp_path)
 
 
 def test_importing_the_package_costs_nothing():
@@ -119,30 +125,3 @@ def test_every_public_name_resolves():
         assert callable(getattr(convarium, name))
     with pytest.raises(AttributeError, match="no attribute 'creat_model'"):
         convarium.creat_model  # noqa: B018
-
-
-FACTS = """
-[paper]
-title = "T"
-authors = "A"
-venue = "V"
-year = 2000
-[networks.n]
-changed = "c"
-input = [1, 2, 3]
-counts = { params = 1, macs = 2, source = "hand" }
-"""
-
-
-@pytest.mark.parametrize(
-    ("old", "new", "message"),
-    [
-        ('changed = "c"', 'changd = "c"', "f.toml, n: unknown key 'changd'; keys: name, paper"),
-        ("year = 2000", "", "f.toml, paper: .*missing 1 required positional argument: 'year'"),
-        ("macs = 2,", "", "f.toml, n, counts: .*'macs'"),
-    ],
-)
-def test_a_fact_file_with_a_wrong_key_is_refused(old, new, message):
-    assert read_facts(FACTS, "f.toml")["n"].counts.macs == 2
-    with pytest.raises(DataError, match=message):
-        read_facts(FACTS.replace(old, new), "f.toml")

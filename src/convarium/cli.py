@@ -1,7 +1,8 @@
 """The command line: every verb is a function of the library with the same arguments.
 
-``--help`` and ``list`` answer before anything heavy is imported. A verb's positional arguments are its function's
-positional-only ones; its function returns a result that can ``render()`` for people and ``as_dict()`` for programs.
+``--help``, ``list`` and ``tree`` answer before anything heavy is imported. A verb's positional arguments are its
+function's positional-only ones; its function returns a result that can ``render()`` for people and ``as_dict()`` for
+programs.
 """
 
 from __future__ import annotations
@@ -21,15 +22,22 @@ from convarium.errors import ConvariumError, Interrupted, Terminated, UsageError
 
 # verb -> (where its function is, what it does), in the order of a classifier's life.
 VERBS: dict[str, tuple[str, str]] = {
-    "list": ("convarium.listing:list_networks", "the networks of the catalogue"),
+    "list": ("convarium.lineage.listing:list_networks", "the networks of the catalogue"),
+    "tree": ("convarium.lineage.tree:tree", "who descends from whom, and what each step bought"),
     "describe": ("convarium.anatomy.describe:describe", "what a network is made of and what it costs"),
+    "diff": ("convarium.lineage.diff:diff", "what changed between two networks or runs"),
+    "claims": ("convarium.claims.claims:claims", "which published numbers are true"),
+    "compare": ("convarium.lineage.compare:compare", "accuracy against cost, as published and of your runs"),
     "train": ("convarium.training.train:train", "train a network on images"),
     "evaluate": ("convarium.evaluation.evaluate:evaluate", "judge a trained run on a data set"),
+    "benchmark": ("convarium.evaluation.benchmark:benchmark", "how fast networks are on this machine"),
     "explain": ("convarium.explanation.explain:explain", "draw what a trained run looks at"),
     "export": ("convarium.deploy.export:export", "write a run as one file that runs without this project"),
     "predict": ("convarium.deploy.predict:predict", "name what is in an image"),
     "demo": ("convarium.demo:demo", "all of it, on handwritten digits, in three minutes"),
 }
+
+AT_ONCE = {"list", "tree"}  # verbs of the facts alone
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -80,7 +88,7 @@ def _run(arguments: list[str]) -> int:
         raise UsageError(f"no command {verb!r}; {nearest(verb, VERBS)} (convarium --help)")
     module, name = VERBS[verb][0].split(":")
     function = getattr(import_module(module), name)
-    result, as_json = _parse_list(function, rest) if verb == "list" else _parse(verb, function, rest)
+    result, as_json = (_parse_plainly if verb in AT_ONCE else _parse)(verb, function, rest)
     if as_json:
         import json
 
@@ -104,21 +112,37 @@ def _overview() -> str:
     )
 
 
-def _parse_list(function: Callable[..., Any], arguments: list[str]) -> tuple[Any, bool]:
-    """``list`` by the standard library's parser, so that it answers at once."""
+def _parse_plainly(verb: str, function: Callable[..., Any], arguments: list[str]) -> tuple[Any, bool]:
+    """As :func:`_parse`, by the standard library's parser, for verbs of few words that are to answer at once."""
     import argparse
 
-    parser = argparse.ArgumentParser("convarium list", description=VERBS["list"][1], exit_on_error=False)
-    parser.add_argument("filter", nargs="?", default="", metavar="FILTER", help="a wildcard, such as 'se_*'")
-    parser.add_argument("--exclude", default="", metavar="FILTER", help="a wildcard of names to leave out")
+    help = _argument_help(function)
+    parser = argparse.ArgumentParser(f"convarium {verb}", description=VERBS[verb][1], exit_on_error=False)
+    parameters = inspect.signature(function).parameters
+    for name, parameter in parameters.items():
+        if parameter.kind is inspect.Parameter.KEYWORD_ONLY:
+            parser.add_argument(f"--{name}", default=parameter.default, help=help[name])
+        else:
+            count = "?" if isinstance(parameter.default, str) else "*"
+            parser.add_argument(name, nargs=count, default=parameter.default, metavar=name.upper(), help=help[name])
     parser.add_argument("--json", action="store_true", help="print one JSON document")
     try:
         parsed, unknown = parser.parse_known_args(arguments)
     except argparse.ArgumentError as error:
-        raise UsageError(f"{error} (convarium list --help)") from None
+        raise UsageError(f"{error} (convarium {verb} --help)") from None
     if unknown:
-        raise UsageError(f"convarium list takes [FILTER], --exclude FILTER and --json; got {unknown[0]!r}")
-    return function(parsed.filter, exclude=parsed.exclude), parsed.json
+        taken = parser.format_usage().split(verb, 1)[1].replace("[-h] ", "")
+        raise UsageError(f"convarium {verb} takes {' '.join(taken.split())}; got {unknown[0]!r}")
+    given = vars(parsed)
+    positional = [given[name] for name, p in parameters.items() if p.kind is not inspect.Parameter.KEYWORD_ONLY]
+    options = {name: given[name] for name, p in parameters.items() if p.kind is inspect.Parameter.KEYWORD_ONLY}
+    return function(*positional, **options), parsed.json
+
+
+def _argument_help(function: Callable[..., Any]) -> dict[str, str]:
+    """The lines of a docstring's ``Args:`` by name."""
+    section = (inspect.getdoc(function) or "").partition("Args:\n")[2].partition("\n\n")[0]
+    return dict(line.strip().split(": ", 1) for line in section.splitlines())
 
 
 def _parse(verb: str, function: Callable[..., Any], arguments: list[str]) -> tuple[Any, bool]:

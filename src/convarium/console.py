@@ -13,9 +13,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from convarium.anatomy.describe import Description, Part
     from convarium.evaluation.evaluate import Evaluation
-    from convarium.listing import Listed
 
 
 NARROWEST = 120  # columns that every table's names and numbers fit into
@@ -62,51 +60,6 @@ def table(*columns: str, title: str | None = None) -> Table:
     return made
 
 
-def description_tables(described: Description) -> RenderableType:
-    """The paper's table, the totals, and what was published."""
-    size, layers = "x".join(map(str, described.input_size)), described.print_layers
-    parts = table(
-        "layer" if layers else "stage", "kind", ">output", ">params", ">MACs", ">activations", ">sees px", ">jump px",
-        title=f"{described.name} on {size}",
-    )  # fmt: skip
-    for part in described.layers if layers else described.stages:
-        parts.add_row(*_part_cells(part))
-    field = f"{described.receptive_field_px} px" if described.receptive_field_px else "the whole image"
-    totals = (
-        f"\n{described.params:,} parameters ({described.size_mib} MiB stored), {described.macs:,} MACs, "
-        f"{described.activations:,} activations; the last map sees {field}"
-    )
-    if described.auxiliary_params:
-        totals += f"\n{described.auxiliary_params:,} more parameters in auxiliary heads, in training only"
-    shown: list[RenderableType] = [parts, totals]
-    if described.not_counted:
-        names = ", ".join(f"{name} ({times}x)" for name, times in described.not_counted.items())
-        shown.append(f"not counted: {names}")
-    if described.published:
-        shown += ["", _published_table(described)]
-    if described.departures:
-        shown += ["", "Known implementations that differ:", *(f"- {line}" for line in described.departures)]
-    return Group(*shown)
-
-
-def _part_cells(part: Part) -> list[str]:
-    output = "x".join(map(str, part.output))
-    sees = "all" if part.receptive_field_px is None else str(part.receptive_field_px)
-    jump = "" if part.jump_px is None else str(part.jump_px)
-    counts = [f"{count:,}" for count in (part.params, part.macs, part.activations)]
-    return [part.name, part.kind, output, *counts, sees, jump]
-
-
-def _published_table(described: Description) -> Table:
-    ours = {"params": described.params, "macs": described.macs}
-    rows = table("published", ">value", ">ours", "where", "protocol, note")
-    for fact in described.published:
-        value = fact.printed or (percent(fact.value) if fact.unit == "%" else f"{fact.value:,.0f}")
-        own = f"{ours[fact.quantity]:,}" if fact.quantity in ours else ""
-        rows.add_row(fact.quantity, value, own, fact.where, "; ".join(filter(None, (fact.protocol, fact.note))))
-    return rows
-
-
 @contextmanager
 def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on stderr that appears after two seconds; yields a function to call with how many are done."""
@@ -148,16 +101,6 @@ def evaluation_tables(evaluation: Evaluation) -> RenderableType:
             surest.add_row(mistake.image, mistake.true, mistake.predicted, f"{100 * mistake.probability:.1f} %")
         parts += ["", surest]
     return Group(*parts)
-
-
-def listing_table(networks: list[Listed]) -> Table:
-    """The catalogue: what each network costs, what its paper reported, what it changed."""
-    rows = table("network", ">year", ">input", ">params", ">MACs", ">error", "protocol")
-    for row in networks:
-        error = "" if row.published_top1_error_percent is None else percent(row.published_top1_error_percent)
-        size = "x".join(map(str, row.input))
-        rows.add_row(row.name, str(row.year), size, short(row.params), short(row.macs), error, row.protocol)
-    return rows
 
 
 def percent(value: float) -> str:

@@ -138,6 +138,22 @@ def load_run(path: str | Path) -> Run:
     return Run(path, model.eval(), preprocessing, classes, config)
 
 
+def find_run(name: str) -> Run | None:
+    """The run folder that ``name`` is, or ``None`` where it is a catalogue name (``./name`` is the folder so called).
+
+    Raises:
+        UsageError: neither a network nor a folder.
+        DataError: a folder that is not a whole run.
+    """
+    from convarium.networks import CATALOGUE, check_name
+
+    if name in CATALOGUE:
+        return None
+    if not (Path(name).exists() or Path(name).parent.name or name.startswith("/")):
+        check_name(name)
+    return load_run(name)
+
+
 def read_config(path: Path) -> dict[str, Any]:
     """``config.json`` of a run folder.
 

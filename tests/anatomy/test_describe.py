@@ -51,47 +51,6 @@ def test_an_operation_without_a_rule_is_reported():
     assert dict(trace(Odd(), (1, 4, 4)).not_counted) == {"special_erfcx": 1}
 
 
-def measured_field(network, stage, side):
-    """Width in pixels that one unit's value depends on, with all weights positive and in double precision."""
-    network = network.double().eval()
-    for parameter in network.parameters():
-        parameter.data.abs_().add_(0.01)
-    for module in [m for m in network.modules() if isinstance(m, nn.ModuleDict | nn.Sequential)]:
-        for name, child in module.named_children():
-            if isinstance(child, nn.MaxPool2d):  # its gradient reaches one pixel of the window; a mean's reaches all
-                setattr(module, name, nn.AvgPool2d(child.kernel_size, child.stride, child.padding, child.ceil_mode))
-    x = torch.rand(1, network.input_size[0], network.min_input_size, side, dtype=torch.double).requires_grad_()
-    # The gates are constants, so their part of the gradient is left out.
-    gates = [m for m in network.modules() if type(m).__name__ == "SqueezeExcite"]
-    handles = [gate.register_forward_hook(lambda m, inputs, out: inputs[0]) for gate in gates]
-    (maps,) = network.forward_intermediates(x, [stage], stop_early=True, intermediates_only=True)
-    middle = maps.shape[3] // 2
-    maps[0, :, maps.shape[2] // 2, middle].sum().backward()
-    for handle in handles:
-        handle.remove()
-    columns = x.grad.abs().sum((0, 1, 2)).nonzero().flatten()
-    assert columns[0] > 0 and columns[-1] < side - 1, "the strip is too narrow"
-    return int(columns[-1] - columns[0] + 1)
-
-
-@pytest.mark.parametrize(
-    ("name", "side"),
-    [
-        ("lenet5", 96),
-        ("lenet5_modern", 96),
-        ("resnet18", 900),
-        ("resnet50", 1000),
-        ("resnet50_v1_5", 900),
-        ("se_resnet20_cifar", 200),
-        ("resnet56_cifar", 500),
-    ],
-)
-def test_receptive_fields_equal_the_measured_ones(name, side):
-    described = {row.name: row.receptive_field_px for row in describe(name).stages}
-    for stage in described.keys() - {"pool", "F6", "classifier"}:
-        assert measured_field(create_model(name, act=nn.Identity), stage, side) == described[stage], stage
-
-
 def test_every_branch_of_a_split_is_counted():
     class Two(nn.Module):
         def __init__(self):
@@ -120,17 +79,6 @@ def test_every_branch_of_a_split_is_counted():
 def test_fields_of_other_windows(layers, height, width):
     fields = trace(nn.Sequential(*layers), (1, 31, 31)).rows[-1].fields
     assert (fields[0].size, fields[1].size) == (height, width)
-
-
-@pytest.mark.parametrize("stage", ["AttentionA_1", "AttentionB_1", "AttentionC_1"])
-def test_receptive_fields_of_masks_equal_the_measured_ones(stage):
-    """The mask is added here, not multiplied, and not squashed: the fields are the same, and no gradient fades."""
-    side = 1024
-    network = create_model("attention92_cifar", act=nn.Identity, normalise=nn.Identity(), learning=torch.add)
-    rows = trace(network, (3, network.min_input_size, side)).rows
-    field = next(row for row in reversed(rows) if row.path.startswith(f"stages.{stage}.")).fields[1]
-    low, high = field.at(side // field.jump // 2)
-    assert measured_field(network, stage, side) == high - low + 1
 
 
 class Enlarged(nn.Module):
@@ -190,6 +138,75 @@ def test_lenet_by_hand():
     assert [rows[n].macs for n in ("C1", "C3", "C5", "F6", "classifier")] == [117_600, 150_000, 48_000, 10_080, 840]
     assert [rows[n].activations for n in rows] == [4704, 0, 1600, 0, 120, 0, 84, 10]
     assert [rows[n].jump_px for n in ("C1", "S2", "C3", "S4")] == [1, 2, 2, 4]
+
+
+@pytest.mark.parametrize(
+    ("name", "peak"),
+    [
+        ("vgg16", 2 * 64 * 224 * 224),  # conv1_2 reads one such map and writes another
+        ("lenet5", 6 * 28 * 28 + 6 * 14 * 14),  # C1 and S2
+        ("resnet50", (64 + 256 + 256) * 56 * 56),  # conv2's first block: its input, its branch's end, its shortcut
+    ],
+)
+def test_peak_of_live_activations_by_hand(name, peak):
+    assert describe(name).peak_activations == peak
+
+
+def test_a_skip_is_alive_while_its_branch_runs():
+    class Skip(nn.Module):
+        def __init__(self, kept):
+            super().__init__()
+            self.branch = nn.Sequential(nn.Conv2d(2, 6, 1), nn.ReLU(), nn.Conv2d(6, 2, 1))
+            self.kept = kept
+
+        def forward(self, x):
+            return self.branch(x) + x if self.kept else self.branch(x)
+
+    size = 2 * 4 * 4
+    assert trace(Skip(False), (2, 4, 4)).peak() == size + 3 * size  # one map of 2 channels and one of 6
+    assert trace(Skip(True), (2, 4, 4)).peak() == size + size + 3 * size  # and the input, for the sum
+
+
+def test_what_can_work_in_place_takes_no_room_and_what_cannot_does():
+    assert trace(nn.Sequential(nn.ReLU(), nn.BatchNorm2d(2), nn.Sigmoid()).eval(), (2, 4, 4)).peak() == 32
+    assert trace(nn.MaxPool2d(2), (2, 4, 4)).peak() == 32 + 8
+
+
+def test_windows_of_stages_and_layers():
+    stages = {row.name: row for row in describe("resnet50").stages}
+    assert [(stages[n].kernel, stages[n].stride) for n in ("conv1", "pool1", "conv2_x", "conv3_x")] == [
+        ("7x7", 2), ("3x3", 2), ("1x1, 3x3", 1), ("1x1, 3x3", 2),
+    ]  # fmt: skip
+    layers = {row.name: row for row in describe("alexnet").layers}
+    conv2 = next(row for name, row in layers.items() if name.startswith("stages.conv2") and "conv" in row.kind)
+    assert (conv2.kind, conv2.kernel, conv2.stride) == ("conv in 2 groups", "5x5", 1)
+    assert layers["stages.pool1"].offset_px == 0 and layers["stages.pool1"].receptive_field_px == 11 + 2 * 4
+
+
+def test_dense_share_of_vgg16():
+    described = describe("vgg16")
+    dense = [(25_088 + 1) * 4096, (4096 + 1) * 4096, (4096 + 1) * 1000]
+    assert described.dense_params == sum(dense)
+    assert round(100 * described.dense_params / described.params) == 89
+
+
+def test_departures_are_those_of_the_network_asked_for():
+    assert any("227x227" in line for line in describe("alexnet").departs_from_paper)
+    assert not any("torchvision's form" in line for line in describe("alexnet").departs_from_paper)
+    assert any("torchvision's form" in line for line in describe("alexnet_owt").departs_from_paper)
+    later = [
+        any("stride in the 3x3" in line for line in describe(n).departs_from_paper)
+        for n in ("resnet50_v1_5", "resnet50")
+    ]
+    assert later == [True, False]
+
+
+def test_arguments_of_the_network():
+    plain, gated = describe("resnet50", num_classes=10), describe("resnet50", num_classes=10, attention="se")
+    assert plain.stages[-1].output == (10,)
+    sum_of_squares = 3 * 256**2 + 4 * 512**2 + 6 * 1024**2 + 3 * 2048**2
+    biases = sum(blocks * (width + width // 16) for blocks, width in ((3, 256), (4, 512), (6, 1024), (3, 2048)))
+    assert gated.params - plain.params == 2 * sum_of_squares // 16 + biases
 
 
 def test_published_figures_stand_beside():

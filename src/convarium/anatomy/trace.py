@@ -23,11 +23,15 @@ from convarium.network import GlobalPool, run_on_meta
 aten = torch.ops.aten
 
 POOLING = {aten.avg_pool2d, aten.max_pool2d_with_indices}
+# Element by element: the result can take the place of an operand.
+IN_PLACE = {
+    *(aten.native_batch_norm, aten.relu, aten.sigmoid, aten.tanh),
+    *(aten.add, aten.sub, aten.mul, aten.div, aten.pow, aten.clamp_min, aten.rsqrt, aten.gt, aten._to_copy),
+}
 FREE = {
     *POOLING,
-    *(aten.native_batch_norm, aten.relu, aten.sigmoid, aten.tanh),
-    *(aten.add, aten.sub, aten.mul, aten.div, aten.pow, aten.sum, aten.mean, aten.amax, aten.avg_pool3d, aten.gt),
-    *(aten.var, aten.rsqrt, aten.linalg_vector_norm, aten.clamp_min, aten.upsample_bilinear2d),
+    *IN_PLACE,
+    *(aten.sum, aten.mean, aten.amax, aten.avg_pool3d, aten.var, aten.linalg_vector_norm, aten.upsample_bilinear2d),
     *(
         aten._to_copy,
         aten.cat,
@@ -99,22 +103,61 @@ Fields = tuple[Field, Field] | None  # height and width; None: the whole image
 
 @dataclass
 class Row:
-    """One module that does work itself, at one call."""
+    """One module that does work itself, at one call: ``what`` it is, and the window of a convolution or a pooling."""
 
     path: str
-    kind: str
+    what: str
+    kernel: tuple[int, int] | None = None
+    stride: int = 1
+    groups: int = 1
     shape: tuple[int, ...] = ()
     macs: int = 0
     activations: int = 0
     fields: Fields = None
 
+    @property
+    def kind(self) -> str:
+        """The layer as the papers' tables write it: ``conv 3x3/2``, ``max pool 2x2/2``, ``linear``."""
+        window = f" {window_text(self.kernel)}{f'/{self.stride}' if self.stride > 1 else ''}" if self.kernel else ""
+        return self.what + window + (f" in {self.groups} groups" if self.groups > 1 else "")
+
+
+@dataclass(frozen=True)
+class Step:
+    """What an operation does to memory: the blocks it reads, the one it writes, and whether it can work in place."""
+
+    reads: frozenset[int]
+    write: int
+    in_place: bool
+
 
 @dataclass
 class Trace:
-    """``rows`` in the order of execution; ``not_counted``: operations without a rule, with how often each ran."""
+    """``rows`` in the order of execution; ``not_counted``: operations without a rule, with how often each ran;
+    ``steps`` read and write blocks of memory of ``sizes`` numbers each, of which the first is the image."""
 
     rows: list[Row] = field(default_factory=list)
     not_counted: Counter[str] = field(default_factory=Counter)
+    steps: list[Step] = field(default_factory=list)
+    sizes: dict[int, int] = field(default_factory=dict)
+
+    def peak(self) -> int:
+        """The most numbers of activations that are alive at once.
+
+        A map lives from the operation that makes it to the last that reads it: a block's input through its whole
+        branch, a branch's output until the branches meet. An operation element by element takes the place of the
+        operand that nobody reads after it.
+        """
+        last_use = {block: k for k, step in enumerate(self.steps) for block in (*step.reads, step.write)}
+        alive, most = {0}, self.sizes[0]
+        for k, step in enumerate(self.steps):
+            made = 0 if step.write in alive else self.sizes[step.write]
+            dying = {block for block in step.reads if last_use[block] == k}
+            if step.in_place and any(self.sizes[block] == made for block in dying):
+                made = 0
+            most = max(most, sum(self.sizes[block] for block in alive) + made)
+            alive = {block for block in alive | {step.write} if last_use[block] > k}
+        return most
 
 
 def trace(model: nn.Module, input_size: tuple[int, int, int]) -> Trace:
@@ -136,6 +179,7 @@ class _Recorder(TorchDispatchMode):
         self.trace = Trace()
         self.stack: list[tuple[str, nn.Module]] = []
         self.seen: dict[int, tuple[Tensor, Fields]] = {}  # holds the tensors, so that no id is used twice
+        self.blocks: dict[int, int] = {}  # storage -> its number
         self.hooks = []
         for path, module in model.named_modules():
             self.hooks.append(module.register_forward_pre_hook(self._enter(path)))
@@ -154,20 +198,26 @@ class _Recorder(TorchDispatchMode):
         for hook in self.hooks:
             hook.remove()
 
-    def remember(self, x: Tensor, fields: Fields) -> None:
+    def remember(self, x: Tensor, fields: Fields) -> int:
+        """Keep what ``x`` sees; returns the number of the memory it lies in."""
         self.seen[id(x)] = (x, fields)
+        storage = x.untyped_storage()
+        block = self.blocks.setdefault(storage._cdata, len(self.blocks))
+        self.trace.sizes[block] = storage.nbytes() // x.element_size()
+        return block
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         out = func(*args, **kwargs)
         sources = [self.seen[id(x)] for x in _tensors(args) if id(x) in self.seen]
-        results = _tensors(out if isinstance(out, tuple | list) else [out])
+        results = [x for x in _tensors(out if isinstance(out, tuple | list) else [out]) if x.is_floating_point()]
         packet = func.overloadpacket
         if not results or not (sources or packet in flop_registry):
             return out
         result, fields = results[0], _seen_through(packet, args, results[0], sources)
-        for each in results:  # a split has several
-            self.remember(each, fields)
+        written = [self.remember(each, fields) for each in results]  # a split has several, in one block
+        read = frozenset(self.blocks[x.untyped_storage()._cdata] for x, _ in sources)
+        self.trace.steps.append(Step(read, written[0], packet in IN_PLACE))
         if self.stack:
             self._record(packet, args, kwargs, out, result, fields)
         return out
@@ -176,9 +226,12 @@ class _Recorder(TorchDispatchMode):
         path, module = self.stack[-1]
         rows = self.trace.rows
         if not rows or rows[-1].path != path:
-            rows.append(Row(path, _kind(module)))
+            rows.append(Row(path, _name(module)))
         row = rows[-1]
         row.shape, row.fields = tuple(result.shape[1:]), fields
+        if window := _window(packet, args):
+            row.kernel, row.stride = window[0], window[1][0]
+            row.groups = args[8] if packet is aten.convolution else 1
         if packet in flop_registry:
             row.macs += flop_registry[packet](*args, **kwargs, out_val=out) // 2
             row.activations += result.numel()
@@ -200,15 +253,9 @@ def _seen_through(packet: Any, args: Any, result: Tensor, sources: list[tuple[Te
     joined = local[0]
     for other in local[1:]:
         joined = (joined[0].join(other[0]), joined[1].join(other[1]))
-    if packet is aten.convolution:
-        kernel, (stride, padding, dilation) = args[1].shape[2:], args[3:6]
-        return _windows(joined, kernel, stride, padding, dilation)
-    if packet in POOLING:
-        kernel = args[1]
-        stride = args[2] if len(args) > 2 and args[2] else kernel
-        padding = args[3] if len(args) > 3 else (0, 0)
-        dilation = args[4] if packet is aten.max_pool2d_with_indices and len(args) > 4 else (1, 1)
-        return _windows(joined, kernel, stride, padding, dilation)
+    if window := _window(packet, args):
+        height, width = zip(*window, strict=True)
+        return joined[0].window(*height), joined[1].window(*width)
     if packet is aten.upsample_bilinear2d:
         before, after = sources[0][0].shape[2:], result.shape[2:]
         return (
@@ -227,29 +274,39 @@ def _seen_through(packet: Any, args: Any, result: Tensor, sources: list[tuple[Te
     return joined if result.ndim >= 4 and kept else None  # flattened or averaged over the map: the whole image
 
 
-def _windows(fields: tuple[Field, Field], kernel: Any, stride: Any, padding: Any, dilation: Any) -> tuple[Field, Field]:
-    pairs = [list(value) * (2 // len(value)) for value in (kernel, stride, padding, dilation)]
-    return (
-        fields[0].window(*(pair[0] for pair in pairs)),
-        fields[1].window(*(pair[1] for pair in pairs)),
-    )
+def _window(packet: Any, args: Any) -> tuple[tuple[int, int], ...] | None:
+    """Kernel, stride, padding and dilation, each (height, width), of a convolution or a pooling."""
+    if packet is aten.convolution:
+        values = (args[1].shape[2:], *args[3:6])
+    elif packet in POOLING:
+        kernel = args[1]
+        stride = args[2] if len(args) > 2 and args[2] else kernel
+        padding = args[3] if len(args) > 3 else (0, 0)
+        dilation = args[4] if packet is aten.max_pool2d_with_indices and len(args) > 4 else (1, 1)
+        values = (kernel, stride, padding, dilation)
+    else:
+        return None
+    pairs = [list(value) * (2 // len(value)) for value in values]
+    return tuple((height, width) for height, width in pairs)
 
 
-def _kind(module: nn.Module) -> str:
-    """The layer as the papers' tables write it: ``conv 3x3/2``, ``max pool 2x2/2``, ``linear``."""
-    if isinstance(module, nn.Conv2d):
-        groups = f" in {module.groups} groups" if module.groups > 1 else ""
-        return "conv " + _window_text(module.kernel_size, module.stride) + groups
-    if isinstance(module, nn.MaxPool2d | nn.AvgPool2d):
-        pool = "max pool " if isinstance(module, nn.MaxPool2d) else "avg pool "
-        return pool + _window_text(module.kernel_size, module.stride or module.kernel_size)
+# What the papers' tables call a layer.
+NAMES = {
+    "Conv2d": "conv",
+    "MaxPool2d": "max pool",
+    "_SameMaxPool": "max pool",
+    "AvgPool2d": "avg pool",
+    "Linear": "linear",
+    "BatchNorm2d": "batch norm",
+}
+
+
+def _name(module: nn.Module) -> str:
     if isinstance(module, GlobalPool):
         return f"global {module.kind} pool" if module.kind in ("avg", "max") else module.kind
-    names = {nn.Linear: "linear", nn.BatchNorm2d: "batch norm"}
-    return names.get(type(module), type(module).__name__)
+    return NAMES.get(type(module).__name__, type(module).__name__)
 
 
-def _window_text(kernel: Any, stride: Any) -> str:
-    kernel = kernel if isinstance(kernel, tuple) else (kernel, kernel)
-    stride = stride[0] if isinstance(stride, tuple) else stride
-    return "x".join(map(str, kernel)) + (f"/{stride}" if stride > 1 else "")
+def window_text(kernel: tuple[int, int]) -> str:
+    """Height and width: ``1x7``."""
+    return "x".join(map(str, kernel))

@@ -1,10 +1,12 @@
-"""Latency of networks side by side, in turns, so that a busy machine troubles all alike."""
+"""Times of pieces of work side by side, in turns, so that a busy machine troubles all alike."""
 
 from __future__ import annotations
 
+import math
 import statistics
 import time
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -13,31 +15,81 @@ if TYPE_CHECKING:
     from convarium.data.preprocess import Preprocessing
 
 Key = TypeVar("Key", bound=Hashable)
+Work = Callable[[], object]
 
-ROUNDS = 25
-BUDGET_S = 10.0
+LEAST_ROUNDS = 3
+
+
+def in_turns(
+    works: Mapping[Key, Work],
+    *,
+    rounds: int,
+    seconds: float,
+    shortest_s: float,
+    clock: Callable[[], float] = time.perf_counter,
+    tick: Callable[[int], None] = lambda done: None,
+) -> dict[Key, list[float]]:
+    """Seconds that each piece of work takes: one measurement of each, round after round.
+
+    Work that takes less than ``shortest_s`` is repeated within a measurement until it takes that long, and the time is
+    divided by the repeats. Each piece is done twice beforehand, uncounted: to warm up, and to find those repeats.
+
+    Args:
+        works: what to measure, in this order in every round.
+        rounds: how many.
+        seconds: no round but the first three begins later than this.
+        shortest_s: well above the grain of the clock.
+        clock: seconds since some moment.
+        tick: is told after every measurement how many are done, the warm-up's among them.
+
+    Returns:
+        As many times for every key as rounds were made.
+    """
+    began, done = clock(), 0
+    repeats: dict[Key, int] = {}
+    for key, work in works.items():
+        work()
+        repeats[key] = max(1, math.ceil(shortest_s / max(_timed(work, 1, clock), 1e-7)))
+        tick(done := done + 1)
+    times: dict[Key, list[float]] = {key: [] for key in works}
+    for round_ in range(rounds):
+        if round_ >= LEAST_ROUNDS and clock() - began > seconds:
+            break
+        for key, work in works.items():
+            times[key].append(_timed(work, repeats[key], clock))
+            tick(done := done + 1)
+    return times
+
+
+def _timed(work: Work, repeats: int, clock: Callable[[], float]) -> float:
+    began = clock()
+    for _ in range(repeats):
+        work()
+    return (clock() - began) / repeats
+
+
+@contextmanager
+def on_threads(count: int) -> Iterator[None]:
+    """Torch works on ``count`` threads within the block."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def latency_ms(networks: Mapping[Key, tuple[nn.Module, Preprocessing]]) -> dict[Key, float]:
     """Median milliseconds of one forward of one image, on one thread, preprocessing not included."""
     import torch
 
-    inputs = {
-        key: torch.randn(1, settings.channels, settings.size, settings.size) for key, (_, settings) in networks.items()
-    }
-    times: dict[Key, list[float]] = {key: [] for key in networks}
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    began = time.perf_counter()
-    try:
-        with torch.inference_mode():
-            for round_ in range(ROUNDS + 3):
-                if round_ > 3 and time.perf_counter() - began > BUDGET_S:
-                    break
-                for key, (model, _) in networks.items():
-                    start = time.perf_counter()
-                    model(inputs[key])
-                    times[key].append(1000 * (time.perf_counter() - start))
-    finally:
-        torch.set_num_threads(threads)
-    return {key: statistics.median(taken[min(3, len(taken) - 1) :]) for key, taken in times.items()}
+    def forward(model: nn.Module, settings: Preprocessing) -> Work:
+        image = torch.randn(1, settings.channels, settings.size, settings.size)
+        return lambda: model(image)
+
+    works = {key: forward(*each) for key, each in networks.items()}
+    with on_threads(1), torch.inference_mode():
+        times = in_turns(works, rounds=25, seconds=10.0, shortest_s=0.005)
+    return {key: 1000 * statistics.median(taken) for key, taken in times.items()}

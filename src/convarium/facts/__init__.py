@@ -10,19 +10,25 @@ import tomllib
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from typing import Any
 
-from convarium.errors import DataError
+from convarium.errors import DataError, nearest
+
+TABLES = ("paper", "networks", "claims")  # of a fact file; facts/claims.py reads the last
 
 
 @dataclass(frozen=True)
 class Paper:
-    """Where a network was published."""
+    """Where networks were published: its short ``name``, its ``idea`` in a line, the network that stands for it."""
 
+    name: str
     title: str
     authors: str
     venue: str
     year: int
+    idea: str
+    lead: str
 
 
 @dataclass(frozen=True)
@@ -82,10 +88,28 @@ def find_facts(name: str) -> NetworkFacts | None:
 @cache
 def all_facts() -> dict[str, NetworkFacts]:
     """Every network's facts by name, in the order of the files."""
-    found: dict[str, NetworkFacts] = {}
-    for file in sorted(files(__name__).iterdir(), key=lambda entry: entry.name):
-        if file.name.endswith(".toml"):
-            found |= read_facts(file.read_text(encoding="utf-8"), file.name)
+    return read_folder(files(__name__))
+
+
+def read_folder(folder: Traversable) -> dict[str, NetworkFacts]:
+    """The networks of every fact file of a folder.
+
+    Raises:
+        DataError: a file that cannot be read as facts, or a parent that no file has.
+    """
+    by_file = {
+        file.name: read_facts(file.read_text(encoding="utf-8"), file.name)
+        for file in sorted(folder.iterdir(), key=lambda entry: entry.name)
+        if file.name.endswith(".toml")
+    }
+    found = {name: facts for networks in by_file.values() for name, facts in networks.items()}
+    for file_name, networks in by_file.items():
+        for name, facts in networks.items():
+            for parent in facts.parents:
+                if parent not in found:
+                    raise DataError(
+                        f"{file_name}, {name}: no network named {parent!r}, its parent; {nearest(parent, found)}"
+                    )
     return found
 
 
@@ -93,10 +117,26 @@ def read_facts(text: str, file_name: str) -> dict[str, NetworkFacts]:
     """The networks of one fact file.
 
     Raises:
-        DataError: a key that is unknown or missing, named with its place.
+        DataError: text that is not TOML, with its line; a key that is unknown or missing, named with its place; a
+            paper led by a network that it does not have.
     """
-    data = tomllib.loads(text)
+    try:
+        data = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise DataError(f"{file_name} is not TOML: {error}") from None
+    for key in data:
+        if key not in TABLES:
+            raise DataError(f"{file_name}: unknown table {key!r}; tables: {', '.join(TABLES)}")
+    if set(data) == {"claims"}:  # of no one paper
+        return {}
+    missing = [key for key in ("paper", "networks") if key not in data]
+    if missing:
+        raise DataError(f"{file_name}: no [{missing[0]}]")
     paper = _build(Paper, data["paper"], f"{file_name}, paper")
+    if paper.lead not in data["networks"]:
+        raise DataError(
+            f"{file_name}, paper: no network named {paper.lead!r} to lead it; {nearest(paper.lead, data['networks'])}"
+        )
     networks = {}
     for name, entry in data["networks"].items():
         where = f"{file_name}, {name}"

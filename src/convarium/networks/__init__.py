@@ -155,6 +155,22 @@ def resolve(address: str) -> Any:
     return getattr(import_module(module if "." in module else f"{__name__}.{module}"), attribute)
 
 
+def departures(name: str) -> list[str]:
+    """Where the network departs from its paper: that list of its file, without what speaks of other networks."""
+    notes = inspect.getdoc(import_module(f"{__name__}.{CATALOGUE[name][0].split(':')[0]}")) or ""
+    listed = notes.partition("Departs from the paper:\n")[2].strip().split("\n\n")[0]
+    items = [" ".join(item.split()) for item in f"\n{listed}".split("\n- ")[1:]]
+    return [item.rstrip(";.") for item in items if _speaks_of(item, name)]
+
+
+def _speaks_of(item: str, name: str) -> bool:
+    """An item that begins with a network's name or the suffix of a form speaks of those alone."""
+    subject = item.split("``")[1] if item.startswith("``") else ""
+    if subject.startswith("_"):
+        return name.endswith(subject)
+    return subject not in CATALOGUE or subject == name
+
+
 @overload
 def create_model(name: str, *, features_only: Literal[False] = False, **arguments: Any) -> Network: ...
 @overload

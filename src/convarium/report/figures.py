@@ -8,8 +8,11 @@ import math
 import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
 
 import numpy as np
+
+from convarium.svg import COLOURS as SHEET
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -40,7 +43,7 @@ def to_svg(figure: Figure) -> str:
     import matplotlib
 
     held = io.StringIO()
-    with matplotlib.rc_context({"svg.fonttype": "none"}):
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "convarium"}):
         figure.savefig(held, format="svg", transparent=True, metadata={"Date": None})
     svg = held.getvalue()
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg[svg.index("<svg") :], flags=re.DOTALL)
@@ -49,6 +52,18 @@ def to_svg(figure: Figure) -> str:
     svg = re.sub(r'(\bid="|href="#|url\(#)', rf"\g<1>{own}", svg)
     svg = re.sub(r' xmlns(:\w+)?="[^"]*"', "", svg).replace("xlink:href", "href")
     return svg.replace(INK, "currentColor")
+
+
+def to_svg_file(figure: Figure, title: str) -> str:
+    """A document of its own: on a light ground, or on a dark one where the reader prefers that."""
+    light, dark = (f"color: {SHEET['ink'][i]}; background: {SHEET['ground'][i]}" for i in (0, 1))
+    head = (
+        f"<title>{escape(title)}</title>\n<style>svg {{ {light} }} "
+        f"@media (prefers-color-scheme: dark) {{ svg {{ {dark} }} }}</style>\n"
+    )
+    svg = to_svg(figure).replace("<svg ", '<svg xmlns="http://www.w3.org/2000/svg" ', 1)
+    start = svg.index(">") + 1
+    return svg[:start] + "\n" + head + svg[start:]
 
 
 def to_png(figure: Figure) -> bytes:

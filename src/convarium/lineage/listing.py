@@ -37,9 +37,14 @@ class Listing:
         return asdict(self)
 
     def render(self) -> RenderableType:
-        from convarium.console import listing_table
+        from convarium.console import percent, short, table
 
-        return listing_table(self.networks)
+        rows = table("network", ">year", ">input", ">params", ">MACs", ">error", "protocol")
+        for row in self.networks:
+            error = "" if row.published_top1_error_percent is None else percent(row.published_top1_error_percent)
+            size = "x".join(map(str, row.input))
+            rows.add_row(row.name, str(row.year), size, short(row.params), short(row.macs), error, row.protocol)
+        return rows
 
 
 def list_networks(filter: str = "", *, exclude: str = "") -> Listing:
