@@ -45,10 +45,14 @@ def main() -> None:
     print("```\n")
     results = {mode: measure(command) for mode, command in COMMANDS.items()}
     machine, threads = results["forward"]["machine"], results["forward"]["threads"]
+    limits = ", ".join(
+        f"{limit['gmacs_per_second']['median']:.0f} ({limit['side']}x{limit['side']}, by {limit['library']})"
+        for limit in (result["limit"] for result in results.values())
+    )
     print(
         f"on {machine['device']}, threads: {threads} of {machine['cores']}, torch {machine['torch_version']}. In every "
         "round each network and a matrix product are measured once, one after the other; medians over the rounds, and "
-        "what eight rounds in ten lie between. Per cent of the limit is of the rate of the matrix product.\n"
+        f"what eight rounds in ten lie between. The limit is the matrix product's rate in GMAC/s: {limits}.\n"
     )
     print("| mode | where | images at once | ResNet-50, ms | SE-ResNet-50, ms | ratio | eight in ten | of the limit |")
     print("|---|---|---:|---:|---:|---:|---:|---:|")

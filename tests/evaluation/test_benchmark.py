@@ -27,6 +27,7 @@ from convarium.evaluation.benchmark import (
     summarise,
 )
 from convarium.evaluation.latency import in_turns, on_threads
+from convarium.evaluation.machine import SIDES, Product, quickest_product
 
 
 class Clock:
@@ -127,6 +128,19 @@ def test_a_measurement_of_networks(lenet):
     assert all(row.latency_ms.median == 1000 and row.images_per_second == 2 for row in result.rows)
     assert result.limit.gmacs_per_second.median == result.limit.side**3 / 1e9
     assert {row.ratio.median for row in result.rows} == {1.0}
+
+
+def test_the_machines_limit_is_the_quickest_of_torchs_products():
+    """By a clock that is told how long each product takes: 1 s by one library, half of it by the other."""
+    clock = Clock()
+
+    def library(name, seconds):
+        return lambda side, device: Product(side, name, clock.work(name, seconds))
+
+    for quick, slow in (("a", "b"), ("b", "a")):
+        makers = [library(name, 0.5 if name == quick else 1.0) for name in sorted((quick, slow))]
+        assert quickest_product(torch.device("cpu"), clock, makers).library == quick
+    assert quickest_product(torch.device("cpu")).side in SIDES
 
 
 def test_a_network_is_left_without_gradients_and_with_its_statistics():

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from convarium.errors import ConvariumError, UsageError
-from convarium.evaluation.machine import Machine, matrix_side, product, same_precision, this_machine, wait_for
+from convarium.evaluation.machine import Machine, quickest_product, same_precision, this_machine, wait_for
 
 if TYPE_CHECKING:
     import torch
@@ -37,9 +37,10 @@ class Spread:
 
 @dataclass(frozen=True)
 class Limit:
-    """The float32 product of two square matrices of ``side``, in 10^9 multiply-adds per second."""
+    """The quickest float32 product of two square matrices of ``side``, in 10^9 multiply-adds per second."""
 
     side: int
+    library: str
     gmacs_per_second: Spread
 
 
@@ -156,20 +157,20 @@ def measure(
     from convarium.evaluation.latency import in_turns
 
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    side = matrix_side(device, clock)
+    product = quickest_product(device, clock)
     rows = [(place, mode) for mode in (FORWARD, TRAINING) for place in range(len(subjects))]
-    works: dict[tuple[int, str], Work] = {(-1, LIMIT): product(side, device)}
+    works: dict[tuple[int, str], Work] = {(-1, LIMIT): product.work}
     with counting("measuring", (rounds + 1) * (len(rows) + 1)) as tick, _explained(batch):
         for place, subject in enumerate(subjects):
             works |= {(place, mode): work for mode, work in _works(subject, batch, device).items()}
         times = in_turns(works, rounds=rounds, seconds=seconds, shortest_s=SHORTEST_S, clock=clock, tick=tick)
-    limits = [side**3 / 1e9 / taken for taken in times[-1, LIMIT]]
+    limits = [product.side**3 / 1e9 / taken for taken in times[-1, LIMIT]]
     return Benchmark(
         machine=this_machine(device),
         threads=torch.get_num_threads(),
         batch=batch,
         rounds=len(limits),
-        limit=Limit(side, spread(limits)),
+        limit=Limit(product.side, product.library, spread(limits)),
         rows=[
             summarise(subjects[place], mode, batch, times[place, mode], times[0, mode], limits) for place, mode in rows
         ],
@@ -272,7 +273,7 @@ def _tables(result: Benchmark) -> RenderableType:
         f"{machine.device}, {threads} of {machine.cores} cores, torch {machine.torch_version}",
         f"{images} at once, {rounds}",
         f"the machine's limit: {limit.gmacs_per_second.median:.1f} GMAC/s ({_range(limit.gmacs_per_second)}), a "
-        f"{limit.side}x{limit.side} matrix product",
+        f"{limit.side}x{limit.side} matrix product by {limit.library}",
     ]
     for mode in (FORWARD, TRAINING):
         parts += ["", _table(mode, [row for row in result.rows if row.mode == mode])]

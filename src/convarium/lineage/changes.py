@@ -323,6 +323,7 @@ def _collapse(found: list[_Change]) -> list[LayerChange]:
 
 
 def count_layers(a: Description, b: Description) -> list[LayerCount]:
+    """How many layers of each kind either has; a norm or activation beside a convolution is not counted apart."""
     counts = [
         Counter(
             layer.main for blocks in blocks_of(each).values() for block in blocks for layer in block.layers
