@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test slow check lint types fast format clean
+.PHONY: demo test slow check lint types fast docs format clean
 
 demo: $(READY)
 	$(BIN)/convarium demo
@@ -27,6 +27,14 @@ types: $(READY)
 
 fast: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not long"
+
+# What is generated from facts and networks; tests hold it to them.
+docs: $(READY)
+	$(BIN)/convarium tree --svg docs/tree.svg
+	$(BIN)/convarium compare --figure docs/compare.svg
+	$(BIN)/convarium claims --markdown docs/claims.md
+	$(BIN)/convarium describe inception_v4 --svg docs/inception_v4.svg
+	$(BIN)/python docs/glyphs.py docs/glyphs.jpg
 
 format: $(READY)
 	$(BIN)/ruff check --fix src tests benchmarks

@@ -10,8 +10,12 @@ if TYPE_CHECKING:
     from convarium.deploy.export import export as export
     from convarium.deploy.predict import predict as predict
     from convarium.deploy.predictor import Predictor as Predictor
+    from convarium.evaluation.benchmark import benchmark as benchmark
     from convarium.evaluation.evaluate import evaluate as evaluate
     from convarium.explanation.explain import explain as explain
+    from convarium.lineage.compare import compare as compare
+    from convarium.lineage.diff import diff as diff
+    from convarium.lineage.tree import tree as tree
     from convarium.networks import create_model as create_model
     from convarium.networks import list_models as list_models
     from convarium.runs import load_run as load_run
@@ -22,8 +26,11 @@ if TYPE_CHECKING:
 # Public names and where they live; imported on first use, so that `import convarium` costs nothing.
 _PUBLIC = {
     "Predictor": "deploy.predictor",
+    "benchmark": "evaluation.benchmark",
+    "compare": "lineage.compare",
     "create_model": "networks",
     "describe": "anatomy.describe",
+    "diff": "lineage.diff",
     "evaluate": "evaluation.evaluate",
     "explain": "explanation.explain",
     "export": "deploy.export",
@@ -33,6 +40,7 @@ _PUBLIC = {
     "predict": "deploy.predict",
     "to_fully_convolutional": "surgery",
     "train": "training.train",
+    "tree": "lineage.tree",
 }
 
 __all__ = sorted(_PUBLIC)
