@@ -11,6 +11,7 @@ Three slots run through every network, each a function rather than a flag:
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -34,18 +35,19 @@ def conv_bn(
     bias: bool | None = None,
     norm: Slot | None = nn.BatchNorm2d,
     act: Slot | None = nn.ReLU,
+    make: Slot = nn.Conv2d,
 ) -> nn.Sequential:
     """A convolution, batch norm (none with ``norm=None``) and an activation (none with ``act=None``).
 
     Maps ``(N, in_chans, H, W)`` to ``(N, out_chans, ceil(H / stride), ceil(W / stride))`` for odd kernels: half the
     kernel is padded on every side unless ``padding`` says otherwise (0: the papers' "valid"). There is a bias only
-    where no norm brings one, unless ``bias`` says otherwise.
+    where no norm brings one, unless ``bias`` says otherwise. ``make`` makes the convolution alone.
     """
     height, width = kernel_size if isinstance(kernel_size, tuple) else (kernel_size, kernel_size)
     padding = (height // 2, width // 2) if padding is None else padding
     bias = norm is None if bias is None else bias
     layers: OrderedDict[str, nn.Module] = OrderedDict(
-        conv=nn.Conv2d(in_chans, out_chans, (height, width), stride, padding, groups=groups, bias=bias)
+        conv=make(in_chans, out_chans, (height, width), stride, padding, groups=groups, bias=bias)
     )
     if norm is not None:
         layers["norm"] = norm(out_chans)
@@ -54,10 +56,31 @@ def conv_bn(
     return nn.Sequential(layers)
 
 
+def pad_same(x: Tensor, kernel: int, stride: int, value: float) -> Tensor:
+    """TensorFlow's "same": what windows at every ``stride``-th pixel need, the odd one below and at the right."""
+    lacking = [max(0, (-(-side // stride) - 1) * stride + kernel - side) for side in x.shape[2:]]
+    top, left = (each // 2 for each in lacking)
+    return F.pad(x, (left, lacking[1] - left, top, lacking[0] - top), value=value)
+
+
+class SameConv2d(nn.Conv2d):
+    """A convolution with TensorFlow's "same" padding, whichever it is given: ``ceil(H / stride)``."""
+
+    def __init__(
+        self, in_chans: int, out_chans: int, kernel_size: Pair, stride: int, padding: Pair, **other: Any
+    ) -> None:
+        super().__init__(in_chans, out_chans, kernel_size, stride, 0, **other)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(pad_same(x, self.kernel_size[0], self.stride[0], 0.0))
+
+
 # The convolution of the networks before batch norm: a bias, an activation.
 conv_act = partial(conv_bn, norm=None)
 # Google's: batch norm with TensorFlow's constant.
 conv_bn_tensorflow = partial(conv_bn, norm=partial(nn.BatchNorm2d, eps=1e-3))
+# The same with its padding, which is uneven where the stride is 2 and the map even.
+conv_bn_same = partial(conv_bn_tensorflow, make=SameConv2d)
 
 
 def separable(
@@ -156,11 +179,7 @@ class _SameMaxPool(nn.Module):
         self.kernel_size, self.stride = kernel_size, stride
 
     def forward(self, x: Tensor) -> Tensor:
-        kernel, stride = self.kernel_size, self.stride
-        lacking = [max(0, (-(-side // stride) - 1) * stride + kernel - side) for side in x.shape[2:]]
-        top, left = (each // 2 for each in lacking)
-        x = F.pad(x, (left, lacking[1] - left, top, lacking[0] - top), value=float("-inf"))
-        return F.max_pool2d(x, kernel, stride)
+        return F.max_pool2d(pad_same(x, self.kernel_size, self.stride, float("-inf")), self.kernel_size, self.stride)
 
     def extra_repr(self) -> str:
         return f"{self.kernel_size}, stride={self.stride}"

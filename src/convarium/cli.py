@@ -28,6 +28,11 @@ VERBS: dict[str, tuple[str, str]] = {
     "diff": ("convarium.lineage.diff:diff", "what changed between two networks or runs"),
     "claims": ("convarium.claims.claims:claims", "which published numbers are true"),
     "compare": ("convarium.lineage.compare:compare", "accuracy against cost, as published and of your runs"),
+    "weights list": ("convarium.exchange.cards:list_cards", "the public weights that are known"),
+    "weights show": ("convarium.exchange.cards:show", "what one of them is: preprocessing, classes, licence, errors"),
+    "weights fetch": ("convarium.exchange.cards:fetch", "fetch its file, held to its hash"),
+    "weights identify": ("convarium.exchange.identify:identify", "which network a file of weights belongs to"),
+    "weights convert": ("convarium.exchange.convert:convert", "a file of another library's to a run, or a run to one"),
     "train": ("convarium.training.train:train", "train a network on images"),
     "evaluate": ("convarium.evaluation.evaluate:evaluate", "judge a trained run on a data set"),
     "benchmark": ("convarium.evaluation.benchmark:benchmark", "how fast networks are on this machine"),
@@ -81,10 +86,14 @@ def _run(arguments: list[str]) -> int:
         print(_overview())
         return 0
     verb, rest = arguments[0], arguments[1:]
+    if rest and f"{verb} {rest[0]}" in VERBS:
+        verb, rest = f"{verb} {rest[0]}", rest[1:]
     if verb == "--version":
         print(f"convarium {__version__}")
         return 0
     if verb not in VERBS:
+        if rest and any(known.startswith(f"{verb} ") for known in VERBS):
+            verb = f"{verb} {rest[0]}"
         raise UsageError(f"no command {verb!r}; {nearest(verb, VERBS)} (convarium --help)")
     module, name = VERBS[verb][0].split(":")
     function = getattr(import_module(module), name)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.overrides import TorchFunctionMode
 from torch.utils.checkpoint import checkpoint
 
 from convarium.errors import UsageError, nearest
@@ -319,6 +321,16 @@ class Network(nn.Module):
         """Recompute each stage in the backward pass instead of keeping its maps."""
         self.grad_checkpointing = enable
 
+    def use_preprocessing(
+        self, size: int, mean: Sequence[float], std: Sequence[float], interpolation: str, crop_pct: float
+    ) -> None:
+        """Say what makes this network's weights valid, for :attr:`pretrained_cfg`: the side of the square input, mean
+        and standard deviation per channel where white is 1, the filter, and the crop's side over the short side."""
+        channels = self.input_size[0]
+        self.input_size = (channels, size, size)
+        self.mean, self.std = _per_channel(mean, channels), _per_channel(std, channels)
+        self.interpolation, self.crop_pct = interpolation, crop_pct
+
     # -- facts about the built network --------------------------------------------------------------------------
 
     def stage_shapes(self, input_size: Sequence[int] | None = None) -> dict[str, tuple[int, ...]]:
@@ -391,6 +403,26 @@ class FeatureNetwork(nn.Module):
 def _per_channel(values: Sequence[float], channels: int) -> tuple[float, ...]:
     """The paper's values; their average for every channel where the number of channels is not the paper's."""
     return tuple(values) if len(values) == channels else (sum(values) / len(values),) * channels
+
+
+class _WithoutNumbers(TorchFunctionMode):
+    """Initialisations do nothing. On the meta device they would have nothing to do either, but take their time, and
+    import a compiler for it."""
+
+    FILLS = frozenset(getattr(Tensor, name) for name in ("normal_", "uniform_", "fill_", "zero_"))
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if func in self.FILLS or getattr(func, "__module__", None) == "torch.nn.init":
+            return args[0] if args else kwargs["tensor"]
+        return func(*args, **kwargs)
+
+
+@contextmanager
+def on_meta() -> Iterator[None]:
+    """What is built in this block stands on the meta device: it has shapes, and no numbers."""
+    with torch.device("meta"), _WithoutNumbers():
+        yield
 
 
 def run_on_meta(module: nn.Module, x: Tensor) -> Tensor:

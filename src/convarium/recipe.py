@@ -5,7 +5,7 @@ from __future__ import annotations
 import tomllib
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Annotated, Any, Literal, get_args, get_type_hints
 
 from convarium.atomic import write_text
 from convarium.errors import DataError, UsageError, check_choice
@@ -19,58 +19,63 @@ USUAL: dict[str, dict[str, float]] = {
     "adamw": {"learning_rate": 0.002, "weight_decay": 0.02},
     "rmsprop": {"learning_rate": 0.001, "weight_decay": 1e-4},
 }
+# What the usual learning rate is divided by where a training begins from weights and changes them. By ten, a fresh
+# classifier learns so little in few steps that it would be better to begin from nothing.
+FROM_WEIGHTS = 2.5
 
 
 @dataclass(frozen=True)
+class Between:
+    """The least and the greatest value of a number."""
+
+    low: float
+    high: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe:
     """A training, resolved: no field is left to be decided.
 
-    ``rotation`` in degrees, ``shift`` in parts of the side, ``scale`` as the largest magnification (and its inverse the
-    smallest); ``clip_norm`` is the largest norm of the whole gradient (0: any); ``ema`` is the decay of the weights'
-    moving average (0: none); ``warmup_epochs`` of rising learning rate; ``threads`` of one operation.
+    ``weights`` are what it begins from ("": nothing), ``freeze`` the stages that stay as they are, ``stage_lr_decay`` a
+    stage's learning rate over that of the next, ``in_chans`` input channels (0: the network's own); ``rotation`` in
+    degrees, ``shift`` in parts of the side, ``scale`` as the largest magnification (and its inverse the smallest);
+    ``clip_norm`` is the largest norm of the whole gradient (0: any); ``ema`` the decay of the weights' moving average
+    (0: none); ``warmup_epochs`` of rising learning rate; ``threads`` of one operation (0: yet to be measured).
     """
 
     model: str
     data: str
-    image_size: int
-    epochs: int
-    batch_size: int
+    weights: str = ""
+    freeze: str = ""
+    stage_lr_decay: Annotated[float, Between(0.001, 1)] = 1.0
+    in_chans: Annotated[int, Between(1, 3)] = 0
+    image_size: Annotated[int, Between(1, 4096)]
+    epochs: Annotated[int, Between(1, 100_000)]
+    batch_size: Annotated[int, Between(2, 65_536)]  # batch norm needs two
     optimizer: Optimizer
-    learning_rate: float
-    schedule: Schedule
-    warmup_epochs: float
-    momentum: float
-    weight_decay: float
-    label_smoothing: float
-    clip_norm: float
-    ema: float
-    rotation: float
-    scale: float
-    shift: float
+    learning_rate: Annotated[float, Between(0, 100)]
+    schedule: Schedule = "cosine"
+    warmup_epochs: Annotated[float, Between(0, 100_000)] = 1.0
+    momentum: Annotated[float, Between(0, 0.9999)] = 0.9
+    weight_decay: Annotated[float, Between(0, 1)]
+    label_smoothing: Annotated[float, Between(0, 1)] = 0.1
+    clip_norm: Annotated[float, Between(0, 1e9)] = 1.0
+    ema: Annotated[float, Between(0, 1)] = 0.0
+    rotation: Annotated[float, Between(0, 180)] = 5.0
+    scale: Annotated[float, Between(1, 10)] = 1.1
+    shift: Annotated[float, Between(0, 1)] = 0.06
     flip: bool
-    attention: str
-    seed: int
-    threads: int
+    attention: str = ""
+    seed: Annotated[int, Between(0, 2**32 - 1)] = 0
+    threads: Annotated[int, Between(0, 1024)] = 0
 
 
-# The least and the greatest value of each number.
-LIMITS: dict[str, tuple[float, float]] = {
-    "image_size": (1, 4096),
-    "epochs": (1, 100_000),
-    "batch_size": (2, 65_536),  # batch norm needs two
-    "learning_rate": (0, 100),
-    "warmup_epochs": (0, 100_000),
-    "momentum": (0, 0.9999),
-    "weight_decay": (0, 1),
-    "label_smoothing": (0, 1),
-    "clip_norm": (0, 1e9),
-    "ema": (0, 1),
-    "rotation": (0, 180),
-    "scale": (1, 10),
-    "shift": (0, 1),
-    "seed": (0, 2**32 - 1),
-    "threads": (0, 1024),
+LIMITS: dict[str, Between] = {
+    name: hint.__metadata__[0]
+    for name, hint in get_type_hints(Recipe, include_extras=True).items()
+    if hasattr(hint, "__metadata__")
 }
+LATER = ("weights", "freeze", "stage_lr_decay", "in_chans")  # what older recipes lack
 
 
 def check_options(given: dict[str, Any]) -> None:
@@ -82,9 +87,12 @@ def check_options(given: dict[str, Any]) -> None:
     for name, value in given.items():
         option = f"--{name.replace('_', '-')}"
         if name in LIMITS and value is not None:
-            low, high = LIMITS[name]
-            if not isinstance(value, int | float) or not low <= value <= high:
-                raise UsageError(f"{option} must be between {low} and {high}; got {value!r}")
+            limits = LIMITS[name]
+            if not isinstance(value, int | float) or not limits.low <= value <= limits.high:
+                raise UsageError(f"{option} must be between {limits.low} and {limits.high}; got {value!r}")
+    for name in ("weights", "freeze"):
+        if given.get(name) == "":
+            raise UsageError(f"--{name} is empty: name what it is to be, or leave it out")
     for name, choices in (("optimizer", get_args(Optimizer)), ("schedule", get_args(Schedule))):
         if given.get(name) is not None:
             check_choice(f"--{name}", given[name], choices)
@@ -99,20 +107,9 @@ def default_recipe(model: str, data: str, images: int, image_size: int, natural:
         epochs=max(5, min(60, round(40_000 / images))),
         batch_size=32 if images < 10_000 else 128,
         optimizer=optimizer,
-        **USUAL[optimizer],
-        schedule="cosine",
-        warmup_epochs=1.0,
-        momentum=0.9,
-        label_smoothing=0.1,
-        clip_norm=1.0,
-        ema=0.0,
-        rotation=5.0,
-        scale=1.1,
-        shift=0.06,
+        learning_rate=USUAL[optimizer]["learning_rate"],
+        weight_decay=USUAL[optimizer]["weight_decay"],
         flip=natural,
-        attention="",
-        seed=0,
-        threads=0,
     )
 
 
@@ -155,7 +152,8 @@ def read_recipe(path: Path) -> tuple[Recipe, dict[str, Any]]:
     """
     try:
         stored = tomllib.loads(path.read_text(encoding="utf-8"))
-        return Recipe(**{f.name: stored["recipe"][f.name] for f in fields(Recipe)}), dict(stored["record"])
+        settings = {f.name: f.default for f in fields(Recipe) if f.name in LATER} | stored["recipe"]
+        return Recipe(**{f.name: settings[f.name] for f in fields(Recipe)}), dict(stored["record"])
     except OSError:
         raise DataError(f"no recipe at {path}: {path.parent} is not a run that can be resumed") from None
     except (KeyError, TypeError, ValueError) as error:

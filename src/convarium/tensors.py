@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -9,43 +10,73 @@ from convarium.atomic import write_bytes
 from convarium.errors import DataError
 
 if TYPE_CHECKING:
+    from io import BufferedReader
+
     from torch import Tensor, nn
 
 WEIGHTS = "model.safetensors"
 
 
-def load_weights(model: nn.Module, source: str | Path) -> None:
+def load_weights(
+    model: nn.Module,
+    source: str | Path,
+    adapt: Callable[[dict[str, Tensor]], dict[str, Tensor]] = lambda found: found,
+) -> None:
     """Load a run folder's or a ``.safetensors`` file's weights, every key and shape in its place.
+
+    Args:
+        model: the network.
+        source: the folder or file.
+        adapt: what is done to the weights before they are held to the network (:mod:`convarium.adaptation`).
 
     Raises:
         DataError: no such file, a pickle, or keys and shapes that are not this network's, listed from both sides.
     """
     path = Path(source)
     path = path / WEIGHTS if path.is_dir() else path
-    found, _ = load_tensors(path)
-    wanted = model.state_dict()
-    problems = []
-    if missing := sorted(wanted.keys() - found.keys()):
-        problems.append(f"missing {_some(missing)}")
-    if unexpected := sorted(found.keys() - wanted.keys()):
-        problems.append(f"unexpected {_some(unexpected)}")
-    shapes = [key for key in wanted.keys() & found.keys() if wanted[key].shape != found[key].shape]
-    if shapes:
-        key = min(shapes)
-        problems.append(
-            f"{len(shapes)} of another shape ({key}: {tuple(found[key].shape)} for {tuple(wanted[key].shape)})"
-        )
-    if problems:
-        name = getattr(model, "name", type(model).__name__)
-        raise DataError(
-            f"{path} does not hold the weights of this {name}: {'; '.join(problems)}; build the network they were "
-            "trained with (its name, num_classes, in_chans, attention)"
-        )
+    found = adapt(load_tensors(path)[0])
+    check_fit(model, found, path)
     model.load_state_dict(found)
 
 
-def _some(keys: list[str]) -> str:
-    return f"{len(keys)} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+def check_fit(model: nn.Module, found: Mapping[str, Tensor], source: str | Path) -> None:
+    """Every key and shape of ``model`` in ``found``, and none more.
+
+    Raises:
+        DataError: what does not fit, from both sides.
+    """
+    wanted = model.state_dict()
+    shapes = [
+        (key, tuple(found[key].shape), tuple(wanted[key].shape))
+        for key in wanted.keys() & found.keys()
+        if wanted[key].shape != found[key].shape
+    ]
+    tell_misfits(model, source, wanted.keys() - found.keys(), found.keys() - wanted.keys(), shapes)
+
+
+def tell_misfits(
+    model: nn.Module,
+    source: str | Path,
+    missing: Collection[str],
+    unexpected: Collection[str],
+    shapes: Collection[tuple[str, tuple[int, ...], tuple[int, ...]]] = (),
+) -> None:
+    """Raise a :class:`DataError` that lists keys missing in ``source``, keys left over, and shapes (found, wanted)."""
+    problems = [f"missing {_some(missing)}"] if missing else []
+    problems += [f"unexpected {_some(unexpected)}"] if unexpected else []
+    if shapes:
+        key, found, wanted = min(shapes)
+        problems.append(f"{len(shapes)} of another shape ({key}: {found} for {wanted})")
+    if problems:
+        name = getattr(model, "name", type(model).__name__)
+        raise DataError(
+            f"{source} does not hold the weights of this {name}: {'; '.join(problems)}; build the network they were "
+            "trained with (its name, num_classes, in_chans, attention; convarium weights identify FILE says which)"
+        )
+
+
+def _some(keys: Collection[str]) -> str:
+    return f"{len(keys)} ({', '.join(sorted(keys)[:3])}{', ...' if len(keys) > 3 else ''})"
 
 
 def save_tensors(path: Path, tensors: dict[str, Tensor], metadata: dict[str, str]) -> None:
@@ -66,16 +97,35 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     if not path.is_file():
         raise DataError(f"no weights at {path}: a run folder or a .safetensors file is wanted")
     if _is_pickle(path):
-        raise DataError(
-            f"{path} is a pickle, which can run code when it is opened, and is refused: give a .safetensors file"
-        )
+        raise refuse_pickle(path)
     try:
-        with safe_open(path, "pt") as opened:
-            # Copies: what is opened is the file itself, which may be replaced in use.
-            keys = opened.keys()
-            return {key: opened.get_tensor(key).clone() for key in keys}, opened.metadata() or {}
+        with safe_open(path, "pt") as opened, open(path, "rb") as file:
+            # Opened are the file's own pages, which may be replaced in use and count as memory once they are read. The
+            # tensors stand one behind the other after the header, as safe_open has made sure.
+            file.seek(8 + int.from_bytes(file.read(8), "little"))
+            keys = opened.offset_keys()
+            return {key: _next_tensor(file, opened.get_tensor(key)) for key in keys}, opened.metadata() or {}
     except SafetensorError as error:
         raise DataError(f"{path} is not a whole safetensors file ({error}): write or download it again") from None
+
+
+def _next_tensor(file: BufferedReader, like: Tensor) -> Tensor:
+    """The next bytes of a file as a tensor of its own, of the shape and type of another."""
+    import torch
+
+    tensor = torch.empty(like.shape, dtype=like.dtype)
+    room = memoryview(tensor.view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+    if tensor.nbytes and file.readinto(room) != tensor.nbytes:
+        raise DataError(f"{file.name} was cut while it was read: read it again")
+    return tensor
+
+
+def refuse_pickle(path: Path) -> DataError:
+    """The error for a pickle that nobody vouches for, with the command that reads it safely."""
+    return DataError(
+        f"{path} is a pickle, which can run code when it is opened, and is refused: give a .safetensors file, or make "
+        f"one: convarium weights convert {path} --trust"
+    )
 
 
 def _is_pickle(path: Path) -> bool:

@@ -146,3 +146,10 @@ def test_initialisation_is_cut_at_two_deviations():
     # A normal cut at two deviations keeps 0.8796 of its deviation.
     assert weights.std().item() == pytest.approx(0.09 * 0.8796, rel=0.01)
     assert not network.head.classifier.bias.any() and network.head.drop.p == 0.001
+
+
+def test_timms_form_is_cut_at_six_and_has_torchs_constant():
+    network = create_on_meta("mobilenet_v1_timm")
+    kinds = {type(m) for m in network.modules()}
+    assert nn.ReLU6 in kinds and nn.ReLU not in kinds
+    assert {m.eps for m in network.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-5}

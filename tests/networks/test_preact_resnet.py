@@ -266,3 +266,33 @@ def test_he_initialisation_has_variance_two_over_fan_out():
     for k, width in ((0, 64), (1, 64), (2, 256)):
         weights = torch.cat([unit.branch[k].conv.weight.flatten() for unit in stage[1:]])
         assert weights.var().item() == pytest.approx(2 / ((9 if k == 1 else 1) * width), rel=0.05)
+
+
+def test_timms_pooling_before_the_first_norm_is_the_same_until_a_gain_is_negative():
+    torch.manual_seed(0)
+    paper, timm = create_model("preact_resnet50").eval(), create_model("preact_resnet50_timm").eval()
+    convolution, preactivation = paper.stages.conv1
+    timm.stages.conv1.load_state_dict(convolution.state_dict())
+    x = torch.randn(1, 3, 64, 64)
+    first = lambda network: network.stages.pool1(network.stages.conv1(x))  # noqa: E731
+    for gain, same in ((0.5, True), (-0.5, False)):
+        nn.init.constant_(preactivation.norm.weight, gain)
+        timm.stages.pool1.preactivation.load_state_dict(preactivation.state_dict())
+        assert torch.allclose(first(paper), first(timm)) == same
+
+
+def test_keras_form_halves_each_map_in_the_last_unit_of_a_stage():
+    network = create_model("preact_resnet50_keras")
+    sides = {}
+    x = torch.zeros(1, 64, 56, 56)
+    for name in ("conv2_x", "conv3_x", "conv4_x", "conv5_x"):
+        for unit in network.stages[name]:
+            x = unit.eval()(x)
+            sides.setdefault(name, []).append(x.shape[-1])
+    assert sides == {
+        "conv2_x": [56, 56, 28],
+        "conv3_x": [28, 28, 28, 14],
+        "conv4_x": [14, 14, 14, 14, 14, 7],
+        "conv5_x": [7, 7, 7],
+    }
+    assert isinstance(network.stages["conv2_x"][2].shortcut, torch.nn.MaxPool2d)

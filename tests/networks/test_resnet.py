@@ -121,3 +121,11 @@ def test_a_plain_net_is_the_residual_net_without_its_shortcuts(name):
     network, x = create_model("plain20_cifar").eval(), torch.randn(1, 16, 8, 8)
     block = network.stages.stage1[0]
     assert torch.equal(block(x), block[0](x).clamp(min=0))
+
+
+def test_caffes_pooling_takes_other_windows_of_the_same_map():
+    x = torch.randn(1, 2, 112, 112)
+    released, torchs = on_meta("resnet50_caffe").stages.pool1(x), on_meta("resnet50").stages.pool1(x)
+    assert released.shape == torchs.shape == (1, 2, 56, 56)
+    assert torch.equal(released[..., 0, 0], x[..., :3, :3].amax((2, 3)))
+    assert torch.equal(torchs[..., 0, 0], x[..., :2, :2].amax((2, 3)))

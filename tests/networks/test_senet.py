@@ -153,3 +153,34 @@ def test_halving_saves_half_of_the_first_1x1_and_of_the_3x3():
         weights = [layer.conv.weight.numel() for layer in halved(256, 64, 1, conv_bn)]
     assert weights == [256 * 256 // 2, 9 * 256 * 256 // 64 // 2, 256 * 256]
     assert isinstance(projection(256, 256, 1, conv_bn), nn.Identity)
+
+
+# -- the forms of public weights ----------------------------------------------------------------------------------
+
+
+def test_released_files_pool_as_caffe_and_their_bases_with_padding():
+    x = torch.randn(1, 2, 112, 112)
+    hanging = F.max_pool2d(F.pad(x, (0, 1, 0, 1), value=float("-inf")), 3, 2)
+    padded = F.max_pool2d(x, 3, 2, padding=1)
+    for name in ("se_resnet50_caffe", "se_resnext50_32x4d_caffe", "se_resnet18_timm"):
+        assert torch.equal(create_on_meta(name).stages.pool1(x), hanging)
+    for name in ("se_resnet50", "se_resnet50_v1_5", "se_resnext50_32x4d", "senet154_gluon"):
+        assert torch.equal(create_on_meta(name).stages.pool1(x), padded)
+
+
+def test_timms_legacy_block_is_activated_before_the_gate():
+    """relu(x + gate(relu(branch))), against relu(x + gate(branch)) of Fig. 3."""
+    torch.manual_seed(0)
+    legacy = create_model("se_resnet18_timm").eval().stages.conv2_x[0]
+    block = create_model("se_resnet18").eval().stages.conv2_x[0]
+    block.load_state_dict(legacy.state_dict())
+    x = torch.randn(1, 64, 8, 8)
+    branch = block.branch(x)
+    assert branch.min() < 0
+    torch.testing.assert_close(legacy(x), (x + block.attention(branch.clamp(min=0))).clamp(min=0))
+    torch.testing.assert_close(block(x), (x + block.attention(branch)).clamp(min=0))
+
+
+def test_v1_5_has_its_stride_in_the_3x3():
+    strides = lambda name: [layer.conv.stride[0] for layer in create_on_meta(name).stages.conv3_x[0].branch]  # noqa: E731
+    assert strides("se_resnet50") == [2, 1, 1] and strides("se_resnet50_v1_5") == [1, 2, 1]

@@ -114,3 +114,12 @@ def test_glorot_initialisation():
     assert conv.weight.abs().max() <= bound
     assert conv.weight.var().item() == pytest.approx(bound**2 / 3, rel=0.01)
     assert not network.head.classifier.bias.any()
+
+
+def test_the_torch_ports_pad_every_side_and_have_torchs_constant():
+    network = create_on_meta("xception_cadene")
+    assert {m.eps for m in network.modules() if isinstance(m, nn.BatchNorm2d)} == {1e-5}
+    odd, even = torch.randn(1, 2, 75, 75), torch.randn(1, 2, 74, 74)
+    own, ports = create_on_meta("xception").stages.block2.branch.pool, network.stages.block2.branch.pool
+    assert torch.equal(own(odd), ports(odd))
+    assert own(even).shape == ports(even).shape and not torch.equal(own(even), ports(even))

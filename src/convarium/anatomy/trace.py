@@ -23,11 +23,12 @@ from convarium.network import GlobalPool, run_on_meta
 aten = torch.ops.aten
 
 POOLING = {aten.avg_pool2d, aten.max_pool2d_with_indices}
-# Element by element: the result can take the place of an operand.
-IN_PLACE = {
-    *(aten.native_batch_norm, aten.relu, aten.sigmoid, aten.tanh),
-    *(aten.add, aten.sub, aten.mul, aten.div, aten.pow, aten.clamp_min, aten.rsqrt, aten.gt, aten._to_copy),
+# Element by element: the result is a map like the operands.
+ALIKE = {
+    *(aten.native_batch_norm, aten.relu, aten.hardtanh, aten.sigmoid, aten.tanh),
+    *(aten.add, aten.sub, aten.mul, aten.div, aten.pow, aten.clamp_min, aten.rsqrt),
 }
+IN_PLACE = {*ALIKE, aten.gt, aten._to_copy}  # the result can take the place of an operand
 FREE = {
     *POOLING,
     *IN_PLACE,
@@ -185,6 +186,11 @@ class _Recorder(TorchDispatchMode):
             self.hooks.append(module.register_forward_pre_hook(self._enter(path)))
             self.hooks.append(module.register_forward_hook(self._leave, always_call=True))
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Spares importing torch's compiler, which takes as long as torch itself."""
+        return False
+
     def _enter(self, path: str) -> Any:
         def hook(module: nn.Module, _args: Any) -> None:
             self.stack.append((path, module))
@@ -208,10 +214,10 @@ class _Recorder(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        out = func(*args, **kwargs)
+        packet = func.overloadpacket
+        out = _shaped(packet, args) if packet in {*ALIKE, aten.mean, aten.addmm} else func(*args, **kwargs)
         sources = [self.seen[id(x)] for x in _tensors(args) if id(x) in self.seen]
         results = [x for x in _tensors(out if isinstance(out, tuple | list) else [out]) if x.is_floating_point()]
-        packet = func.overloadpacket
         if not results or not (sources or packet in flop_registry):
             return out
         result, fields = results[0], _seen_through(packet, args, results[0], sources)
@@ -237,6 +243,26 @@ class _Recorder(TorchDispatchMode):
             row.activations += result.numel()
         elif packet not in FREE:
             self.trace.not_counted[str(packet).removeprefix("aten.")] += 1
+
+
+def _shaped(packet: Any, args: Any) -> Any:
+    """The result, without numbers, of an operation element by element, a mean over dimensions, or a dense layer. On the
+    meta device torch would compose them of others, and import its compiler for it, which takes as long as all of torch.
+    """
+    x = args[0]
+    if packet is aten.addmm:
+        return x.new_empty(args[1].shape[0], args[2].shape[1])
+    if packet is aten.native_batch_norm:
+        return x.new_empty(x.shape), x.new_empty(0), x.new_empty(0)
+    if packet is aten.mean:
+        averaged = {dim % x.ndim for dim in (args[1] if len(args) > 1 else range(x.ndim))}
+        sides = [1 if dim in averaged else side for dim, side in enumerate(x.shape)]
+        keep = len(args) > 2 and args[2]
+        return x.new_empty(sides if keep else [side for dim, side in enumerate(sides) if dim not in averaged])
+    shapes = [operand.shape for operand in _tensors(args)]
+    rank = max(map(len, shapes))
+    aligned = [(*[1] * (rank - len(shape)), *shape) for shape in shapes]
+    return x.new_empty([max(sides) for sides in zip(*aligned, strict=True)])
 
 
 def _tensors(args: Any) -> list[Tensor]:

@@ -53,6 +53,24 @@ def image_files(folder: Path) -> tuple[list[Path], int]:
     return images, len(visible) - len(images)
 
 
+def list_images(paths: list[Path]) -> list[Path]:
+    """The files among ``paths``, and the images below the folders among them.
+
+    Raises:
+        DataError: a folder without images.
+    """
+    files = []
+    for path in paths:
+        if path.is_dir():
+            inside, _ = image_files(path)
+            if not inside:
+                raise DataError(f"{path} holds no images")
+            files += inside
+        else:
+            files.append(path)
+    return files
+
+
 def _eight_bits(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I"):  # 16 bits a pixel, which Pillow would clip
         return np.clip(np.asarray(image, dtype=np.float64) / 257, 0, 255).round().astype(np.uint8)[:, :, None]

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from convarium.console import counting
-from convarium.data.images import image_files
+from convarium.data.images import list_images
+from convarium.deploy.features import Features, extract_features
 from convarium.deploy.predictor import Prediction, Predictor
-from convarium.errors import DataError, UsageError
+from convarium.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -32,23 +33,35 @@ class Predictions:
         )
 
 
-def predict(source: Path, images: list[Path], /, *, top: int = 5) -> Predictions:
-    """Name what is in images, with probabilities.
+@overload
+def predict(source: Path, images: list[Path], /, *, top: int = 5, features: None = None) -> Predictions: ...
+@overload
+def predict(source: Path, images: list[Path], /, *, top: int = 5, features: Path) -> Features: ...
+def predict(
+    source: Path, images: list[Path], /, *, top: int = 5, features: Path | None = None
+) -> Predictions | Features:
+    """Name what is in images, with probabilities; or write what the classifier reads of them.
 
     Args:
         source: a run folder (torch), or an exported .onnx file (onnxruntime, without torch).
-        images: image files, or folders of them.
+        images: image files, or folders of them; with --features also a data set ("digits", or a folder of class
+            folders, which brings labels and splits).
         top: how many classes to name.
+        features: write the features before the classifier to this file instead: .npy (with a .csv of the images'
+            names beside it), or .npz (names and labels inside).
 
     Raises:
-        UsageError: no image, or top below 1.
+        UsageError: no image, top below 1, or features of an exported file.
         DataError: a run, file or image that cannot be read.
     """
     if top < 1:
         raise UsageError(f"--top must be 1 or more; got {top}")
     if not images:
         raise UsageError("no image to predict: convarium predict RUN IMAGE...")
-    files = _files([Path(path) for path in images])
+    images = [Path(path) for path in images]
+    if features is not None:
+        return extract_features(source, images, features)
+    files = list_images(images)
     rows: list[Prediction] = []
     predictor = Predictor(source)
     with counting("predicting", len(files)) as tick:
@@ -56,16 +69,3 @@ def predict(source: Path, images: list[Path], /, *, top: int = 5) -> Predictions
             rows.append(prediction)
             tick(len(rows))
     return Predictions(rows)
-
-
-def _files(images: list[Path]) -> list[Path]:
-    files = []
-    for path in images:
-        if path.is_dir():
-            inside, _ = image_files(path)
-            if not inside:
-                raise DataError(f"{path} holds no images")
-            files += inside
-        else:
-            files.append(path)
-    return files

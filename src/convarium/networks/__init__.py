@@ -7,12 +7,16 @@ import inspect
 from collections.abc import Callable, Sequence
 from functools import partial
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, overload
 
 from convarium.errors import UsageError, nearest
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from convarium.network import FeatureNetwork, Network
+    from convarium.weights.cards import Card
 
 # name -> ("module:builder", the builder's arguments).
 CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
@@ -22,12 +26,15 @@ CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
     # Krizhevsky et al. 2012, 2014
     "alexnet": ("alexnet:alexnet", {}),
     "alexnet_owt": ("alexnet:alexnet_owt", {}),
+    "alexnet_pytorchcv": ("alexnet:alexnet_pytorchcv", {}),
     # Zeiler, Fergus 2014
     "zfnet": ("zfnet:zfnet", {}),
+    "zfnet_pytorchcv": ("zfnet:zfnet_pytorchcv", {}),
     # Goodfellow et al. 2013
     "maxout_cifar": ("maxout:maxout_cifar", {}),
     # Lin et al. 2014
     "nin_cifar": ("nin:nin_cifar", {}),
+    "nin_cifar_pytorchcv": ("nin:nin_cifar_pytorchcv", {}),
     "nin_imagenet": ("nin:nin_imagenet", {}),
     # Simonyan, Zisserman 2015
     "vgg11": ("vgg:vgg", {"configuration": "A"}),
@@ -51,6 +58,7 @@ CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
     # Szegedy et al. 2016
     "inception_v2": ("inception_v3:inception_v2", {}),
     "inception_v3": ("inception_v3:inception_v3", {}),
+    "inception_v3_tv": ("inception_v3:inception_v3_tv", {}),
     # He et al. 2016, and the plain nets it measures against
     "plain18": ("resnet:plain_net", {"depth": 18}),
     "plain34": ("resnet:plain_net", {"depth": 34}),
@@ -64,30 +72,47 @@ CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
     "resnet50_v1_5": ("resnet:resnet_v1_5", {"depth": 50}),
     "resnet101_v1_5": ("resnet:resnet_v1_5", {"depth": 101}),
     "resnet152_v1_5": ("resnet:resnet_v1_5", {"depth": 152}),
+    "resnet50_caffe": ("resnet:resnet_caffe", {"depth": 50}),
+    "resnet101_caffe": ("resnet:resnet_caffe", {"depth": 101}),
+    "resnet152_caffe": ("resnet:resnet_caffe", {"depth": 152}),
     "resnet20_cifar": ("resnet:resnet_cifar", {"depth": 20}),
     "resnet32_cifar": ("resnet:resnet_cifar", {"depth": 32}),
     "resnet44_cifar": ("resnet:resnet_cifar", {"depth": 44}),
     "resnet56_cifar": ("resnet:resnet_cifar", {"depth": 56}),
     "resnet110_cifar": ("resnet:resnet_cifar", {"depth": 110}),
     "resnet1202_cifar": ("resnet:resnet_cifar", {"depth": 1202}),
+    "resnet20_cifar_b": ("resnet:resnet_cifar_b", {"depth": 20}),
+    "resnet56_cifar_b": ("resnet:resnet_cifar_b", {"depth": 56}),
+    "resnet110_cifar_b": ("resnet:resnet_cifar_b", {"depth": 110}),
     # He et al. 2016b
     "preact_resnet50": ("preact_resnet:preact_resnet", {"depth": 50}),
     "preact_resnet101": ("preact_resnet:preact_resnet", {"depth": 101}),
     "preact_resnet152": ("preact_resnet:preact_resnet", {"depth": 152}),
     "preact_resnet200": ("preact_resnet:preact_resnet", {"depth": 200}),
+    "preact_resnet50_timm": ("preact_resnet:preact_resnet_timm", {"depth": 50}),
+    "preact_resnet101_timm": ("preact_resnet:preact_resnet_timm", {"depth": 101}),
+    "preact_resnet50_keras": ("preact_resnet:preact_resnet_keras", {"depth": 50}),
+    "preact_resnet101_keras": ("preact_resnet:preact_resnet_keras", {"depth": 101}),
+    "preact_resnet152_keras": ("preact_resnet:preact_resnet_keras", {"depth": 152}),
+    "preact_resnet50_pytorchcv": ("preact_resnet:preact_resnet_pytorchcv", {"depth": 50}),
+    "preact_resnet101_pytorchcv": ("preact_resnet:preact_resnet_pytorchcv", {"depth": 101}),
+    "preact_resnet152_pytorchcv": ("preact_resnet:preact_resnet_pytorchcv", {"depth": 152}),
     "preact_resnet110_cifar": ("preact_resnet:preact_resnet_cifar", {"depth": 110}),
     "preact_resnet164_cifar": ("preact_resnet:preact_bottleneck_cifar", {"depth": 164}),
     "preact_resnet1001_cifar": ("preact_resnet:preact_bottleneck_cifar", {"depth": 1001}),
+    "preact_resnet164_cifar_pytorchcv": ("preact_resnet:preact_bottleneck_cifar_pytorchcv", {"depth": 164}),
     # Iandola et al. 2016
     "squeezenet1_0": ("squeezenet:squeezenet1_0", {}),
     "squeezenet1_1": ("squeezenet:squeezenet1_1", {}),
     # Szegedy et al. 2017
     "inception_v4": ("inception_v4:inception_v4", {}),
     "inception_resnet_v1": ("inception_v4:inception_resnet_v1", {}),
+    "inception_resnet_v1_facenet": ("inception_v4:inception_resnet_v1_facenet", {}),
     "inception_resnet_v2": ("inception_v4:inception_resnet_v2", {}),
     "inception_resnet_v2_slim": ("inception_v4:inception_resnet_v2_slim", {}),
     # Chollet 2017
     "xception": ("xception:xception", {}),
+    "xception_cadene": ("xception:xception_cadene", {}),
     # Xie et al. 2017
     "resnext50_32x4d": ("resnext:resnext", {"depth": 50, "cardinality": 32, "base_width": 4}),
     "resnext101_32x4d": ("resnext:resnext", {"depth": 101, "cardinality": 32, "base_width": 4}),
@@ -97,6 +122,8 @@ CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
     # Wang et al. 2017
     "attention56": ("residual_attention:residual_attention", {"modules": (1, 1, 1)}),
     "attention92": ("residual_attention:residual_attention", {"modules": (1, 2, 3)}),
+    "attention56_pytorchcv": ("residual_attention:residual_attention_pytorchcv", {"modules": (1, 1, 1)}),
+    "attention92_pytorchcv": ("residual_attention:residual_attention_pytorchcv", {"modules": (1, 2, 3)}),
     "attentionnext56": ("residual_attention:attentionnext", {"modules": (1, 1, 1)}),
     "attention92_cifar": ("residual_attention:residual_attention_cifar", {"modules": (2, 2, 2)}),
     # Howard et al. 2017
@@ -104,15 +131,29 @@ CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
     "mobilenet_v1_075": ("mobilenet:mobilenet_v1", {"width": 0.75}),
     "mobilenet_v1_050": ("mobilenet:mobilenet_v1", {"width": 0.5}),
     "mobilenet_v1_025": ("mobilenet:mobilenet_v1", {"width": 0.25}),
+    "mobilenet_v1_timm": ("mobilenet:mobilenet_v1_timm", {}),
+    "mobilenet_v1_tf": ("mobilenet:mobilenet_v1_tf", {}),
+    "mobilenet_v1_075_tf": ("mobilenet:mobilenet_v1_tf", {"width": 0.75}),
+    "mobilenet_v1_050_tf": ("mobilenet:mobilenet_v1_tf", {"width": 0.5}),
+    "mobilenet_v1_025_tf": ("mobilenet:mobilenet_v1_tf", {"width": 0.25}),
     # Hu, Shen, Sun 2018
     "se_resnet18": ("senet:se_resnet", {"depth": 18}),
     "se_resnet34": ("senet:se_resnet", {"depth": 34}),
     "se_resnet50": ("senet:se_resnet", {"depth": 50}),
     "se_resnet101": ("senet:se_resnet", {"depth": 101}),
     "se_resnet152": ("senet:se_resnet", {"depth": 152}),
+    "se_resnet18_timm": ("senet:se_resnet_timm", {"depth": 18}),
+    "se_resnet34_timm": ("senet:se_resnet_timm", {"depth": 34}),
+    "se_resnet50_v1_5": ("senet:se_resnet_v1_5", {"depth": 50}),
+    "se_resnet50_caffe": ("senet:se_resnet_caffe", {"depth": 50}),
+    "se_resnet101_caffe": ("senet:se_resnet_caffe", {"depth": 101}),
+    "se_resnet152_caffe": ("senet:se_resnet_caffe", {"depth": 152}),
     "se_resnext50_32x4d": ("senet:se_resnext", {"depth": 50, "cardinality": 32, "base_width": 4}),
     "se_resnext101_32x4d": ("senet:se_resnext", {"depth": 101, "cardinality": 32, "base_width": 4}),
+    "se_resnext50_32x4d_caffe": ("senet:se_resnext_caffe", {"depth": 50, "cardinality": 32, "base_width": 4}),
+    "se_resnext101_32x4d_caffe": ("senet:se_resnext_caffe", {"depth": 101, "cardinality": 32, "base_width": 4}),
     "senet154": ("senet:senet154", {}),
+    "senet154_gluon": ("senet:senet154_gluon", {}),
     "se_vgg16_bn": ("senet:se_vgg_bn", {"configuration": "D"}),
     "se_bn_inception": ("senet:se_bn_inception", {}),
     "se_inception_resnet_v2": ("senet:se_inception_resnet_v2", {}),
@@ -121,6 +162,9 @@ CATALOGUE: dict[str, tuple[str, dict[str, Any]]] = {
     "se_resnet20_cifar": ("senet:se_resnet_cifar", {"depth": 20}),
     "se_resnet56_cifar": ("senet:se_resnet_cifar", {"depth": 56}),
     "se_resnet110_cifar": ("senet:se_resnet_cifar", {"depth": 110}),
+    "se_resnet20_cifar_b": ("senet:se_resnet_cifar_b", {"depth": 20}),
+    "se_resnet56_cifar_b": ("senet:se_resnet_cifar_b", {"depth": 56}),
+    "se_resnet110_cifar_b": ("senet:se_resnet_cifar_b", {"depth": 110}),
 }
 
 # What the attention slot takes by name.
@@ -181,7 +225,8 @@ def create_model(
     num_classes: int | None = None,
     in_chans: int | None = None,
     attention: str | Callable[[int], Any] | None = None,
-    weights: str | None = None,
+    weights: str | Path | None = None,
+    pretrained: bool = False,
     features_only: bool = False,
     out_indices: Sequence[int] | None = None,
     global_pool: str | None = None,
@@ -195,7 +240,11 @@ def create_model(
         in_chans: input channels; ``None`` means the paper's number.
         attention: ``"se"``, ``"spatial"``, ``"hard"``, ``"scale"`` or ``channels -> module``, put at the end of every
             residual branch, Inception module or convolution of a chain.
-        weights: a run folder or a ``.safetensors`` file, loaded strictly.
+        weights: public ones by name (``"torchvision:IMAGENET1K_V2"``, ``"hf-hub:owner/name"``), a run folder, or a
+            file of any library's, loaded strictly; where ``num_classes`` or ``in_chans`` is given and differs from the
+            weights', the classifier is a fresh one, the first convolution is adapted, and a line on stderr says so.
+            The network then carries the preprocessing (``pretrained_cfg``) that makes named weights valid.
+        pretrained: take the weights recommended for the network (``list_weights(name)[0]``).
         features_only: return the maps at each reduction instead of logits.
         out_indices: which of those maps.
         global_pool: ``"avg"``, ``"max"``, ``"flatten"``, or ``""`` (with ``num_classes=0``) for the map itself.
@@ -203,13 +252,17 @@ def create_model(
             makes every convolution (``partial(blocks.conv_bn, norm=None)``: no batch norm); ...
 
     Raises:
-        UsageError: a name, argument or pool that does not exist, with those that do.
+        UsageError: a name, argument, pool or weights that do not exist, with those that do.
         DataError: weights that are not this network's.
     """
-    address, own = CATALOGUE[check_name(name)]
+    check_name(name)
+    weights = None if weights is None else str(weights)
+    card = _card(name, weights, pretrained)
+    address, own = CATALOGUE[name]
     builder = resolve(address)
     gate = None if attention is None else find_attention(attention)
-    given = dict(num_classes=num_classes, in_chans=in_chans, attention=gate, **arguments)
+    classes = card.classes if card and num_classes is None else num_classes
+    given = dict(num_classes=classes, in_chans=in_chans, attention=gate, **arguments)
     given = {key: value for key, value in given.items() if value is not None}
     accepted = [key for key in inspect.signature(builder).parameters if key not in own]
     for key in given:
@@ -221,15 +274,15 @@ def create_model(
     for key in ("act", "conv", "attention"):
         if key in given and not callable(given[key]):
             raise UsageError(f"{key} must be something that makes a module, such as torch.nn.Tanh; got {given[key]!r}")
-    network: Network = builder(**own, **_slots(builder, given))
+    # What is to be replaced by weights needs no numbers of its own: on the meta device it takes no memory and no time.
+    whole = (card or weights is not None) and num_classes is None and in_chans is None
+    network = _build(builder, {**own, **_slots(builder, given)}, on_meta=bool(whole))
     network.name = name
     network.arguments = {key: value for key, value in {**given, "attention": attention}.items() if value is not None}
     if global_pool is not None:
         network.reset_classifier(network.num_classes, global_pool)
-    if weights is not None:
-        from convarium.tensors import load_weights
-
-        load_weights(network, weights)
+    if weights is not None or card:
+        _load(network, weights, card, classes=num_classes is not None, channels=in_chans is not None)
     if features_only:
         from convarium.network import FeatureNetwork
 
@@ -237,11 +290,51 @@ def create_model(
     return network
 
 
+def _build(builder: Callable[..., Network], arguments: dict[str, Any], *, on_meta: bool) -> Network:
+    if on_meta:
+        from convarium import network as networks
+
+        with networks.on_meta():
+            network = builder(**arguments)
+        stored = network.state_dict()
+        if all(name in stored for name, _ in network.named_buffers()):  # nothing that no file holds
+            return network
+    return builder(**arguments)
+
+
+def _card(name: str, weights: str | None, pretrained: bool) -> Card | None:
+    from convarium.weights.cards import recommended
+    from convarium.weights.source import named_card
+
+    if weights is None:
+        return recommended(name) if pretrained else None
+    return named_card(name, weights)
+
+
+def _load(network: Network, weights: str | None, card: Card | None, *, classes: bool, channels: bool) -> None:
+    """Weights into ``network``; what had to be adapted or decided is said on stderr."""
+    from convarium.adaptation import adapt
+    from convarium.console import stderr
+    from convarium.weights.source import fetch_card, find_source, load_source
+
+    def adapted(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        fitting, notes = adapt(tensors, network, classes=classes, channels=channels)
+        for note in notes:
+            stderr().print(f"{network.name}: {note}")
+        return fitting
+
+    source = fetch_card(card) if card else find_source(network.name, str(weights))
+    if said := load_source(network, source, adapted):
+        stderr().print(said)
+    if card := card or source.card:
+        network.use_preprocessing(card.size, card.mean, card.std, card.interpolation, card.crop_pct)
+
+
 def create_on_meta(name: str, **arguments: Any) -> Network:
     """The network without weights, on the meta device: for its shapes alone. Arguments are :func:`create_model`'s."""
-    import torch
+    from convarium.network import on_meta
 
-    with torch.device("meta"):
+    with on_meta():
         return create_model(name, **arguments)
 
 

@@ -8,7 +8,8 @@ Departs from the paper:
 - the normalisation divides alpha by the 5 channels it sums over, as the author's programs do; the formula printed in
   Section 3.3 does not;
 - one mean per colour is subtracted from the input, not the mean image;
-- what the two GPUs hold are the two groups of conv2, conv4 and conv5;
+- what the two GPUs hold are the two groups of conv2, conv4 and conv5; ``alexnet_pytorchcv`` has no groups, and takes
+  224x224 images: a 54x54 map after conv1;
 - ``alexnet_owt`` is torchvision's form: 224x224 images padded by 2, no normalisation, pools rounded down. The author's
   files normalise after conv1 (before its rectifier) and conv2, and crop to 223 without padding. The initialisation,
   which the paper does not give, and the place of dropout are those of the author's files.
@@ -16,6 +17,7 @@ Departs from the paper:
 
 from collections import OrderedDict
 from collections.abc import Mapping
+from functools import partial
 
 from torch import nn
 
@@ -33,6 +35,7 @@ FIGURE_2 = {
     "conv5": (256, 3, 1, 1, 2),
     "pool5": None,
 }
+UNGROUPED = {name: row and (*row[:-1], 1) for name, row in FIGURE_2.items()}
 ONE_COLUMN = {
     "conv1": (64, 11, 4, 2, 1),
     "pool1": None,
@@ -113,13 +116,18 @@ def alexnet(
     conv: Slot = conv_act,
     act: Slot = nn.ReLU,
     norm: Slot | None = response_norm,
+    table: Mapping[str, tuple[int, ...] | None] = FIGURE_2,
+    side: int = 227,
 ) -> Network:
     """AlexNet as published, for 227x227 images: 60,965,224 parameters. The weights that BVLC trained need
     ``norm=lrn``, whose k is 1."""
-    stages = columns(FIGURE_2, in_chans, attention, conv, norm, max_pool_caffe)
+    stages = columns(table, in_chans, attention, conv, norm, max_pool_caffe)
     head = dense_head(256, num_classes, act)
-    size = (in_chans, 227, 227)
+    size = (in_chans, side, side)
     return initialise(Network(stages, head, input_size=size, min_input_size=199, mean=CAFFE_MEAN, std=BYTE_STD))
+
+
+alexnet_pytorchcv = partial(alexnet, table=UNGROUPED, side=224)
 
 
 def alexnet_owt(

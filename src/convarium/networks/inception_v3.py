@@ -9,7 +9,8 @@ Departs from the paper:
 - ``inception_v3`` is the network of the authors' release, with the stage names of TF-Slim. Against Table 1: a 1x1, a
   3x3 and a pooling for the last plain convolutions, 5x5 in the modules of Fig. 5, four modules of Fig. 6 and not five,
   other branches in the reductions;
-- averages leave out the padding, as in TensorFlow; torchvision counts it;
+- averages leave out the padding, as in TensorFlow;
+- ``inception_v3_tv`` is torchvision's form, and timm's: its averages count the padding;
 - initialisation and 20 % dropout are those of the authors' release, and the 0.3 of the auxiliary loss is GoogLeNet's:
   the paper gives none of them.
 """
@@ -81,13 +82,13 @@ V3_MODULES: Modules = {
 
 
 def tower(
-    chans: int, kernels: Sequence[int | tuple[int, int] | str], widths: Sequence[int], conv: Slot
+    chans: int, kernels: Sequence[int | tuple[int, int] | str], widths: Sequence[int], conv: Slot, mean: Slot
 ) -> tuple[nn.Module, int]:
     """One branch, and the channels it gives."""
     layers, left = nn.Sequential(), iter(widths)
     for kernel in kernels:
         if kernel in (MEAN, MAXIMUM):
-            layers.append(avg_pool_same(3) if kernel == MEAN else nn.MaxPool2d(3, 2))
+            layers.append(mean(3) if kernel == MEAN else nn.MaxPool2d(3, 2))
             continue
         width = next(left)
         if kernel == SPLIT:
@@ -99,10 +100,10 @@ def tower(
 
 
 def module(
-    chans: int, figure: Figure, widths: Sequence[Sequence[int]], conv: Slot, attention: Slot | None
+    chans: int, figure: Figure, widths: Sequence[Sequence[int]], conv: Slot, mean: Slot, attention: Slot | None
 ) -> tuple[nn.Module, int]:
     """An Inception module or a reduction, and the channels it gives."""
-    made = [tower(chans, *each, conv) for each in zip(figure, widths, strict=True)]
+    made = [tower(chans, *each, conv, mean) for each in zip(figure, widths, strict=True)]
     width = sum(out for _, out in made)
     return Concat({f"branch_{i}": branch for i, (branch, _) in enumerate(made)}, slot(attention, width)), width
 
@@ -137,9 +138,10 @@ def build(
     attention: Slot | None = None,
     conv: Slot = conv_bn_tensorflow,
     act: Slot = nn.ReLU,
+    mean: Slot = avg_pool_same,
 ) -> Network:
-    """The stages of two tables, for 299x299 images; in training a head on the stage ``auxiliary``, whose dense layer
-    is made by ``dense`` (``None``: by ``conv``)."""
+    """The stages of two tables, for 299x299 images, with the ``mean`` of 3x3 windows in the modules; in training a head
+    on the stage ``auxiliary``, whose dense layer is made by ``dense`` (``None``: by ``conv``)."""
     stages: dict[str, nn.Module] = {}
     chans = in_chans
     for name, row in stem.items():
@@ -148,7 +150,7 @@ def build(
     for name, (count, figure, widths) in modules.items():
         blocks = nn.Sequential()
         for _ in range(count):
-            block, chans = module(chans, figure, widths, conv, attention)
+            block, chans = module(chans, figure, widths, conv, mean, attention)
             blocks.append(block)
         stages[name] = blocks if count > 1 else block
     hidden = partial(dense, act=act) if dense else conv
@@ -166,3 +168,4 @@ def build(
 # Section 10: "BN-auxiliary", batch norm in the dense layer of the auxiliary head too, makes v3 of v2.
 inception_v2 = partial(build, TABLE_1, TABLE_1_MODULES, "inception_fig6", conv_act)
 inception_v3 = partial(build, V3, V3_MODULES, "Mixed_6e")
+inception_v3_tv = partial(inception_v3, mean=partial(avg_pool_same, count_padding=True))

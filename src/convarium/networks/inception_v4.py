@@ -9,7 +9,9 @@ Departs from the paper:
   paper says "between 0.1 and 0.3". So is the order of a 1x7 and a 7x1, which some figures turn round;
 - the initialisation is Glorot's uniform, TF-Slim's for the Inception-ResNets; the paper does not say;
 - ``inception_resnet_v2_slim`` is the network of all public weights: the stem and the first module of Inception-v3,
-  twice as many blocks, a last one that is not scaled and has no ReLU, and a 1x1 convolution before the pooling.
+  twice as many blocks, a last one that is not scaled and has no ReLU, and a 1x1 convolution before the pooling;
+- ``inception_resnet_v1_facenet`` is the network of FaceNet's heirs: one block more, not scaled and without ReLU, and a
+  dense layer of 512 with batch norm before the classifier.
 
 The attention slot stands after every Inception module and reduction of Inception-v4, and before the scale of every
 residual block of the Inception-ResNets.
@@ -149,7 +151,8 @@ reduction_b = inception("1x1-192 3x3-192/2V | 1x1-256 1x7-256 7x1-320 3x3-320/2V
 # Inception-ResNet-v1: Figs. 10, 11, 13 and 12.
 inception_resnet_a_v1 = residual(0.17, "1x1-32 | 1x1-32 3x3-32 | 1x1-32 3x3-32 3x3-32")
 inception_resnet_b_v1 = residual(0.10, "1x1-128 | 1x1-128 1x7-128 7x1-128")
-inception_resnet_c_v1 = residual(0.20, "1x1-192 | 1x1-192 1x3-192 3x1-192")
+FIG_13 = "1x1-192 | 1x1-192 1x3-192 3x1-192"
+inception_resnet_c_v1 = residual(0.20, FIG_13)
 reduction_b_v1 = plain("1x1-256 3x3-384/2V | 1x1-256 3x3-256/2V | 1x1-256 3x3-256 3x3-256/2V | max/2V")
 
 # Inception-ResNet-v2: Figs. 16, 17, 19 and 18.
@@ -186,6 +189,10 @@ FIG_15_V1: Rows = {
     "reduction_b": [reduction_b_v1],
     "inception_resnet_c": 5 * [inception_resnet_c_v1],
 }
+FACENET: Rows = {
+    **FIG_15_V1,
+    "inception_resnet_c": [*FIG_15_V1["inception_resnet_c"], residual(1.0, FIG_13, nn.Identity)],
+}
 FIG_15_V2: Rows = {
     **stem(FIG_3),
     "inception_resnet_a": 5 * [inception_resnet_a_v2],
@@ -205,6 +212,17 @@ SLIM: Rows = {
 }
 
 
+def dropped_head(chans: int, num_classes: int) -> Head:
+    """The mean, 20 % dropout, the classifier (Figs. 9 and 15)."""
+    return Head(chans, num_classes, drop_rate=0.2)
+
+
+def head_facenet(chans: int, num_classes: int) -> Head:
+    """60 % dropout, a dense layer of 512 without a bias, batch norm, the classifier."""
+    parts = OrderedDict(drop=nn.Dropout(0.6), fc=nn.Linear(chans, 512, bias=False), norm=nn.BatchNorm1d(512, eps=1e-3))
+    return Head(chans, num_classes, hidden={"bottleneck": nn.Sequential(parts)}, hidden_size=512)
+
+
 def build(
     rows: Rows,
     *,
@@ -213,8 +231,9 @@ def build(
     attention: Slot | None = None,
     conv: Slot = conv_bn_tensorflow,
     act: Slot = nn.ReLU,
+    head: Callable[[int, int], Head] = dropped_head,
 ) -> Network:
-    """A stage for every row, then the mean, 20 % dropout and the classifier (Figs. 9 and 15), for 299x299 images."""
+    """A stage for every row, then the head, for 299x299 images."""
     stages: dict[str, nn.Module] = {}
     chans = in_chans
     for name, figures in rows.items():
@@ -223,13 +242,15 @@ def build(
             module, chans = figure(chans, Slots(conv, act, attention))
             modules.append(module)
         stages[name] = nn.Sequential(*modules) if len(modules) > 1 else modules[0]
-    head = Head(chans, num_classes, drop_rate=0.2)
     size = (in_chans, 299, 299)
-    network = Network(stages, head, input_size=size, min_input_size=75, mean=INCEPTION_MEAN, std=INCEPTION_STD)
+    network = Network(
+        stages, head(chans, num_classes), input_size=size, min_input_size=75, mean=INCEPTION_MEAN, std=INCEPTION_STD
+    )
     return network.apply(glorot_uniform)
 
 
 inception_v4 = partial(build, FIG_9)
 inception_resnet_v1 = partial(build, FIG_15_V1)
+inception_resnet_v1_facenet = partial(build, FACENET, head=head_facenet)
 inception_resnet_v2 = partial(build, FIG_15_V2)
 inception_resnet_v2_slim = partial(build, SLIM)

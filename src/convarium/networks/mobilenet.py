@@ -6,13 +6,17 @@ Departs from the paper:
 - the last depthwise convolution has stride 1: Table 1 prints 2 for it, and 7x7 before and after it;
 - 3x3 convolutions of stride 2 pad one pixel on every side, as the Caffe and torch ports do; TensorFlow's "same" pads
   the bottom and the right only: the same sizes, shifted by one pixel;
+- ``_tf`` is the form of the authors' code, and of Keras where all maps are even: ReLU6, and that padding;
 - the initialisation (normal with deviation 0.09, cut at two) and the dropout of 0.001 are those of the authors' code,
-  the paper giving none. That code has ReLU6 (here: ``act=nn.ReLU6``) where Fig. 3 has ReLU.
+  the paper giving none. That code has ReLU6 (here: ``act=nn.ReLU6``) where Fig. 3 has ReLU;
+- ``mobilenet_v1_timm`` is timm's form: ReLU6, and torch's batch norm constant.
 """
+
+from functools import partial
 
 from torch import nn
 
-from convarium.blocks import Slot, conv_bn_tensorflow, gated, separable, truncated_normal
+from convarium.blocks import Slot, conv_bn, conv_bn_same, conv_bn_tensorflow, gated, separable, truncated_normal
 from convarium.network import INCEPTION_MEAN, INCEPTION_STD, Head, Network
 
 # Table 1: channels and stride of each depthwise separable convolution; the stride is that of its depthwise half.
@@ -53,3 +57,7 @@ def mobilenet_v1(
     size = (in_chans, 224, 224)
     network = Network(stages, head, input_size=size, min_input_size=32, mean=INCEPTION_MEAN, std=INCEPTION_STD)
     return network.apply(truncated_normal(0.09))
+
+
+mobilenet_v1_tf = partial(mobilenet_v1, conv=partial(conv_bn_same, act=nn.ReLU6), act=nn.ReLU6)
+mobilenet_v1_timm = partial(mobilenet_v1, conv=partial(conv_bn, act=nn.ReLU6))

@@ -5,16 +5,18 @@ Departs from the paper:
 
 - the widths, the rate of dropout and the initialisation, normal with biases 0, are those of the first author's files
   (cuda-convnet's ``NIN/cifar-10_def`` and Caffe's ``nin_imagenet``), the paper giving none; pools are 3x3 and round
-  up, as in those programs;
+  up, as in those programs; in ``nin_cifar_pytorchcv`` they pad one pixel on every side, and the second is a mean;
 - global contrast normalisation and ZCA whitening of the CIFAR images are not here: each colour is standardised.
 """
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from functools import partial
+from types import MappingProxyType
 
 from torch import nn
 
-from convarium.blocks import Slot, conv_act, gated, gaussian, max_pool_caffe
+from convarium.blocks import Slot, conv_act, gated, gaussian, max_pool_caffe, max_pool_torch
 from convarium.network import BYTE_STD, CAFFE_MEAN, ConvHead, Network
 
 # Kernel, stride and padding of the convolution; its width and those of the two layers of the micro network after it.
@@ -50,14 +52,20 @@ def mlpconv(in_chans: int, row: Sequence[int], conv: Slot, number: int) -> Order
 
 
 def stages_of(
-    table: Mapping[str, Sequence[int] | None], in_chans: int, attention: Slot | None, conv: Slot, dropped: Sequence[str]
+    table: Mapping[str, Sequence[int] | None],
+    in_chans: int,
+    attention: Slot | None,
+    conv: Slot,
+    dropped: Sequence[str],
+    pools: Mapping[str, Slot] = MappingProxyType({}),
 ) -> dict[str, nn.Module]:
-    """mlpconv layers and poolings in turn (Fig. 2); after the poolings ``dropped`` there is dropout."""
+    """mlpconv layers and poolings in turn (Fig. 2), of Caffe's kind but for what ``pools`` names; after the poolings
+    ``dropped`` there is dropout."""
     stages: dict[str, nn.Module] = {}
     chans = in_chans
     for name, row in table.items():
         if row is None:
-            stages[name] = nn.Sequential(OrderedDict(pool=max_pool_caffe(3, 2)))
+            stages[name] = nn.Sequential(OrderedDict(pool=pools.get(name, max_pool_caffe)(3, 2)))
             if name in dropped:
                 stages[name].add_module("drop", nn.Dropout(0.5))
             continue
@@ -82,13 +90,17 @@ def nin_cifar(
     attention: Slot | None = None,
     conv: Slot = conv_act,
     act: Slot = nn.ReLU,
+    pools: Mapping[str, Slot] = MappingProxyType({}),
 ) -> Network:
     """Three mlpconv layers for 32x32 images: 966,986 parameters."""
-    stages = stages_of(CIFAR, in_chans, attention, conv, dropped=("pool1", "pool2"))
+    stages = stages_of(CIFAR, in_chans, attention, conv, dropped=("pool1", "pool2"), pools=pools)
     hidden = mlpconv(192, CIFAR_LAST, conv, 3)
     head = ConvHead(192, num_classes, hidden=hidden, hidden_size=192, classifier=class_maps(0.05, act))
     network = Network(stages, head, input_size=(in_chans, 32, 32), min_input_size=4, crop_pct=1.0)
     return network.apply(gaussian(0.05))
+
+
+nin_cifar_pytorchcv = partial(nin_cifar, pools={"pool1": max_pool_torch, "pool2": partial(nn.AvgPool2d, padding=1)})
 
 
 def nin_imagenet(

@@ -7,6 +7,8 @@ Departs from the paper:
   unit at the bottom of each hourglass, a unit on each skip, no biases, poolings that pad nothing and round up. They
   have the printed parameters of Attention-56, but 52.5M for Attention-92, where the paper prints 51.3M;
 - these come in two versions: masks end in a sigmoid in one, as in the paper and here, in a tanh in the other;
+- ``_pytorchcv`` are that library's forms: padded poolings, skips within the hourglasses that add what they take,
+  and masks that read what the trunk gives too;
 - maps are enlarged bilinearly with the corner pixels aligned, as by their Interp layer;
 - AttentionNeXt has ResNeXt's own units: the activation after the addition, not before the convolutions;
 - ``attention92_cifar``: two modules per stage follow from the 36 m + 20 layers of Section 4.1; the widths are assumed
@@ -24,7 +26,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from convarium.blocks import Residual, Slot, conv_bn, he_normal, max_pool_caffe, slot
+from convarium.blocks import Residual, Slot, conv_bn, he_normal, max_pool_caffe, max_pool_torch, slot
 from convarium.network import BYTE_STD, CAFFE_MEAN, IMAGENET_MEAN, IMAGENET_STD, Head, Network
 from convarium.networks.preact_resnet import preact_conv
 
@@ -105,13 +107,23 @@ def resnext_unit(
 
 
 class Hourglass(nn.Module):
-    """Halve the map, ``r`` units, an hourglass within and a skip, ``r`` units, enlarge it (Fig. 2); keeps the shape."""
+    """Halve the map, ``r`` units, an hourglass within and a skip, ``r`` units, enlarge it (Fig. 2); keeps the shape.
 
-    def __init__(self, units: Callable[[int], nn.Module], depth: int, r: int) -> None:
+    ``pool`` makes what halves it, ``skip`` a skip of the unit that stands on it.
+    """
+
+    def __init__(
+        self,
+        units: Callable[[int], nn.Module],
+        depth: int,
+        r: int,
+        pool: Slot = max_pool_caffe,
+        skip: Callable[[nn.Module], nn.Module] = lambda unit: unit,
+    ) -> None:
         super().__init__()
-        self.down = nn.Sequential(OrderedDict(pool=max_pool_caffe(3, 2), units=units(r)))
-        self.skip = units(1) if depth > 1 else None
-        self.inner = Hourglass(units, depth - 1, r) if depth > 1 else None
+        self.down = nn.Sequential(OrderedDict(pool=pool(3, 2), units=units(r)))
+        self.skip = skip(units(1)) if depth > 1 else None
+        self.inner = Hourglass(units, depth - 1, r, pool, skip) if depth > 1 else None
         self.up = units(r)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -121,23 +133,45 @@ class Hourglass(nn.Module):
         return F.interpolate(self.up(low), size=x.shape[2:], mode="bilinear", align_corners=True)
 
 
+class Doubled(nn.Module):
+    """What a unit takes, added to what it gives, which holds it already."""
+
+    def __init__(self, unit: nn.Module) -> None:
+        super().__init__()
+        self.unit = unit
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.unit(x)
+
+
 class AttentionModule(nn.Module):
     """``p`` units; the trunk of ``t`` units, and its mask; ``p`` units (Fig. 2); keeps the shape ``(N, C, H, W)``."""
 
     def __init__(
         self, units: Callable[[int], nn.Module], ptr: tuple[int, int, int], depth: int, scores: nn.Module,
         normalise: Callable[[Tensor], Tensor], learning: Callable[[Tensor, Tensor], Tensor],
+        hourglass: Slot = Hourglass,
     ) -> None:  # fmt: skip
         super().__init__()
         p, t, r = ptr
         self.pre, self.trunk = units(p), units(t)
-        self.mask = nn.Sequential(OrderedDict(hourglass=Hourglass(units, depth, r), scores=scores))
+        self.mask = nn.Sequential(OrderedDict(hourglass=hourglass(units, depth, r), scores=scores))
         self.post = units(p)
         self.normalise, self.learning = normalise, learning
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.pre(x)
         return self.post(self.learning(self.normalise(self.mask(x)), self.trunk(x)))
+
+
+class TrunkInMask(AttentionModule):
+    """A module whose mask reads the sum of what its hourglass and its trunk give."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.pre(x)
+        trunk = self.trunk(x)
+        hourglass, scores = self.mask
+        return self.post(self.learning(self.normalise(scores(hourglass(x) + trunk)), trunk))
 
 
 def residual_attention(
@@ -153,6 +187,8 @@ def residual_attention(
     ptr: tuple[int, int, int] = (1, 2, 1),
     normalise: Callable[[Tensor], Tensor] = mixed_attention,
     learning: Callable[[Tensor, Tensor], Tensor] = residual_learning,
+    pool: Slot = max_pool_caffe,
+    module: Slot = AttentionModule,
 ) -> Network:
     """Table 2, with ``modules`` in each stage: (1, 1, 1) is Attention-56, (1, 2, 3) Attention-92. ``ptr`` counts the
     units before and after a module's branches, in its trunk, and between the poolings of its mask."""
@@ -162,14 +198,13 @@ def residual_attention(
     stages: dict[str, nn.Module] = {"conv1": nn.Sequential(*first)}
     if stride > 1:
         stages["conv1"] = nn.Sequential(*first, split(conv(chans, 1, 1))[0])
-        stages["pool1"] = max_pool_caffe(3, 2)
+        stages["pool1"] = pool(3, 2)
     for i, (width, stride, depth) in enumerate(table.stages[:-1]):
         units = lambda count, width=width: nn.Sequential(*(make(width, width, 1) for _ in range(count)))  # noqa: E731
         stages[f"pre_res_{i + 1}"], chans = make(chans, width, stride), width
         for j in range(modules[i]):
             scores = nn.Sequential(conv(chans, chans, 1), *split(conv(chans, chans, 1))[:2])
-            module = AttentionModule(units, ptr, depth, scores, normalise, learning)
-            stages[f"Attention{'ABC'[i]}_{j + 1}"] = module
+            stages[f"Attention{'ABC'[i]}_{j + 1}"] = module(units, ptr, depth, scores, normalise, learning)
     width, stride, _ = table.stages[-1]
     last = make(chans, width, stride), make(width, width, 1), make(width, width, 1)
     stages["post_res_4"] = nn.Sequential(*last, split(conv(width, 1, 1))[0])
@@ -182,4 +217,9 @@ def residual_attention(
 
 
 attentionnext = partial(residual_attention, unit=resnext_unit, conv=conv_bn)
+residual_attention_pytorchcv = partial(
+    residual_attention,
+    pool=max_pool_torch,
+    module=partial(TrunkInMask, hourglass=partial(Hourglass, pool=max_pool_torch, skip=Doubled)),
+)
 residual_attention_cifar = partial(residual_attention, table=CIFAR, num_classes=10)

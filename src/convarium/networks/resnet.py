@@ -4,8 +4,9 @@ Departs from the paper:
 
 - ResNet-18 and 34 have projection shortcuts (option B, Table 3) as all public weights do; the paper's Table 2 pads with
   zeros (option A: 11,515,688 and 21,623,848 parameters);
-- the 3x3 max pooling pads by one (as Torch and its heirs); the released Caffe files pad nothing and round up: the same
-  56x56 map, shifted by one pixel;
+- the 3x3 max pooling pads by one (as Torch and its heirs); the released Caffe files (``resnet50_caffe`` and deeper) pad
+  nothing and round up: the same 56x56 map, shifted by one pixel;
+- ``_cifar_b`` has projections, option B, as most public weights do;
 - the classifier starts from torch's uniform default; the paper does not say how its own does;
 - ``_v1_5`` is the later form (facebook/fb.resnet.torch, 2016) with the stride in the 3x3: same keys, another function.
 """
@@ -18,7 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convarium.blocks import Residual, Slot, conv_bn, he_normal, max_pool_torch, slot
+from convarium.blocks import Residual, Slot, conv_bn, he_normal, max_pool_caffe, max_pool_torch, slot
 from convarium.network import Head, Network
 
 Branch = Callable[..., nn.Module]
@@ -118,13 +119,16 @@ def resnet(
     attention: Slot | None = None,
     conv: Slot = conv_bn,
     act: Slot = nn.ReLU,
+    shallow: Branch = basic,
     deep: Branch = bottleneck,
     block: Slot = Residual,
+    pool: Slot = max_pool_torch,
 ) -> Network:
-    """ResNet-18, 34, 50, 101 or 152 for 224x224 images (Table 1); ``deep`` makes the branch of the last three."""
-    branch, expansion = (basic, 1) if depth < 50 else (deep, 4)
+    """ResNet-18, 34, 50, 101 or 152 for 224x224 images (Table 1); ``shallow`` makes the branch of the first two,
+    ``deep`` of the others."""
+    branch, expansion = (shallow, 1) if depth < 50 else (deep, 4)
     parts: dict[str, Any] = dict(expansion=expansion, block=block, attention=attention, conv=conv, act=act)
-    stages = {"conv1": conv(in_chans, 64, 7, 2), "pool1": max_pool_torch(3, 2)}
+    stages = {"conv1": conv(in_chans, 64, 7, 2), "pool1": pool(3, 2)}
     stages |= residual_stages(64, TABLE_1[depth], branch=branch, **parts)
     head = Head(512 * expansion, num_classes)
     return Network(stages, head, input_size=(in_chans, 224, 224), min_input_size=32).apply(he_normal)
@@ -132,6 +136,7 @@ def resnet(
 
 plain_net = partial(resnet, block=plain)
 resnet_v1_5 = partial(resnet, deep=bottleneck_v1_5)
+resnet_caffe = partial(resnet, pool=max_pool_caffe)
 
 
 def resnet_cifar(
@@ -143,14 +148,16 @@ def resnet_cifar(
     conv: Slot = conv_bn,
     act: Slot = nn.ReLU,
     block: Slot = Residual,
+    shortcut: Slot = zero_pad,
 ) -> Network:
     """ResNet of 6n + 2 layers for 32x32 images, 20 to 1202, with parameter-free shortcuts (Section 4.2)."""
     n = (depth - 2) // 6
-    parts: dict[str, Any] = dict(branch=basic, shortcut=zero_pad, block=block, attention=attention, conv=conv, act=act)
+    parts: dict[str, Any] = dict(branch=basic, shortcut=shortcut, block=block, attention=attention, conv=conv, act=act)
     stages = {"conv1": conv(in_chans, 16, 3)}
     stages |= residual_stages(16, {"stage1": (16, n), "stage2": (32, n), "stage3": (64, n)}, **parts)
     head = Head(64, num_classes)
     return Network(stages, head, input_size=(in_chans, 32, 32), min_input_size=4, crop_pct=1.0).apply(he_normal)
 
 
+resnet_cifar_b = partial(resnet_cifar, shortcut=projection)
 plain_net_cifar = partial(resnet_cifar, block=plain)

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from convarium.blocks import Slot, conv_bn, he_normal
+from convarium.blocks import Slot, conv_bn, he_normal, max_pool_torch
 from convarium.network import Head, Network
 from convarium.networks.resnet import Branch, residual_stages, resnet
 
@@ -94,10 +94,12 @@ def resnext(
     conv: Slot = conv_bn,
     act: Slot = nn.ReLU,
     form: Branch = grouped,
+    pool: Slot = max_pool_torch,
 ) -> Network:
     """ResNeXt-50 or 101 (``cardinality`` x ``base_width`` d) for 224x224 images (Table 1)."""
+    parts: dict[str, Any] = dict(attention=attention, conv=conv, act=act, pool=pool)
     deep = partial(form, cardinality=cardinality, base_width=base_width)
-    return resnet(depth, num_classes=num_classes, in_chans=in_chans, attention=attention, conv=conv, act=act, deep=deep)
+    return resnet(depth, num_classes=num_classes, in_chans=in_chans, deep=deep, **parts)
 
 
 def resnext_cifar(

@@ -6,12 +6,14 @@ Departs from the paper:
 - the padding, which the paper does not give, is what its maps of 110, 55, 26, 13 and 6 pixels need: 1 in conv1, 0 in
   conv2, 1 in the others, pools rounded up;
 - "contrast normalised across feature maps" is AlexNet's local response normalisation, with its parameters;
+  ``zfnet_pytorchcv`` has it before the pooling, as AlexNet has;
 - "initialised to 10^-2" is a normal distribution of that deviation;
 - filters are not rescaled in training to a root mean square of at most 0.1;
 - one mean per colour is subtracted from the input, not the mean of every pixel.
 """
 
 from collections import OrderedDict
+from functools import partial
 
 from torch import nn
 
@@ -33,6 +35,16 @@ FIGURE_3 = {
 NORMALISED = ("pool1", "pool2")
 
 
+def pool_then_norm(norm: Slot) -> nn.Sequential:
+    """As Fig. 3 has it."""
+    return nn.Sequential(OrderedDict(pool=max_pool_caffe(3, 2), norm=norm()))
+
+
+def norm_then_pool(norm: Slot) -> nn.Sequential:
+    """As AlexNet has it."""
+    return nn.Sequential(OrderedDict(norm=norm(), pool=max_pool_caffe(3, 2)))
+
+
 def zfnet(
     *,
     num_classes: int = 1000,
@@ -41,14 +53,14 @@ def zfnet(
     conv: Slot = conv_act,
     act: Slot = nn.ReLU,
     norm: Slot = response_norm,
+    pooling: Slot = pool_then_norm,
 ) -> Network:
     """The network of Fig. 3, called (a) in Table 2, for 224x224 images: 62,357,608 parameters."""
     stages: dict[str, nn.Module] = {}
     chans = in_chans
     for name, row in FIGURE_3.items():
         if row is None:
-            pool = max_pool_caffe(3, 2)
-            stages[name] = nn.Sequential(OrderedDict(pool=pool, norm=norm())) if name in NORMALISED else pool
+            stages[name] = pooling(norm) if name in NORMALISED else max_pool_caffe(3, 2)
             continue
         width, kernel, stride, padding = row
         stages[name] = gated(conv(chans, width, kernel, stride, padding=padding), attention, width)
@@ -57,3 +69,6 @@ def zfnet(
     size = (in_chans, 224, 224)
     network = Network(stages, head, input_size=size, min_input_size=207, mean=CAFFE_MEAN, std=BYTE_STD)
     return network.apply(gaussian(0.01))
+
+
+zfnet_pytorchcv = partial(zfnet, pooling=norm_then_pool)

@@ -12,6 +12,8 @@ from convarium.network import Network
 class WithAuxiliary(nn.Module):
     """A network with the auxiliary heads of its paper, if it has any, on the stages that they name.
 
+    A head with nothing but frozen stages before it would teach nobody, and is left out.
+
     Maps ``(N, C, H, W)`` to a list of ``(N, num_classes)`` logits, the network's own first (GoogLeNet, Section 5).
     """
 
@@ -21,7 +23,8 @@ class WithAuxiliary(nn.Module):
         self.heads, self.weight = nn.ModuleDict(), 0.0
         if network.auxiliary is not None:
             maps = network.stage_shapes((network.input_size[0], image_size, image_size))
-            self.heads.update(network.auxiliary.heads(network.num_classes, maps))
+            heads = network.auxiliary.heads(network.num_classes, maps)
+            self.heads.update({name: head for name, head in heads.items() if _learns_up_to(network, name)})
             self.weight = network.auxiliary.weight
 
     def forward(self, x: Tensor) -> list[Tensor]:
@@ -33,3 +36,9 @@ class WithAuxiliary(nn.Module):
         """The main loss, and ``weight`` times each of the others."""
         main, *others = map(criterion, logits)
         return main + self.weight * sum(others)
+
+
+def _learns_up_to(network: Network, last: str) -> bool:
+    names = list(network.stages)
+    before = names[: names.index(last) + 1]
+    return any(parameter.requires_grad for name in before for parameter in network.stages[name].parameters())

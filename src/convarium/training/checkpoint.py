@@ -35,7 +35,7 @@ def save_checkpoint(
     except OSError as error:
         raise ConvariumError(f"cannot make the folder {folder}: {error.strerror}") from None
     path = folder / f"step-{step:08d}.safetensors"
-    save_tensors(path, tensors, {"state": text, "sha256": _digest(tensors, text)})
+    save_tensors(path, tensors, {"state": text, "sha256": digest(tensors, text)})
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEEP]:
         old.unlink()
     return path
@@ -75,18 +75,19 @@ def load_checkpoint(
 def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors, metadata = load_tensors(path)
     text = metadata.get("state", "")
-    if metadata.get("sha256") != _digest(tensors, text):
+    if metadata.get("sha256") != digest(tensors, text):
         raise DataError(f"{path} is damaged: its hash does not match its content")
     return tensors, json.loads(text)
 
 
-def _digest(tensors: dict[str, Tensor], text: str) -> str:
-    digest = hashlib.sha256(text.encode())
+def digest(tensors: dict[str, Tensor], text: str = "") -> str:
+    """A hash of tensors and their names, whatever their order, and of a text."""
+    hashed = hashlib.sha256(text.encode())
     for key in sorted(tensors):
         value = tensors[key].detach().cpu().contiguous()
-        digest.update(f"{key}{value.dtype}{tuple(value.shape)}".encode())
-        digest.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
-    return digest.hexdigest()
+        hashed.update(f"{key}{value.dtype}{tuple(value.shape)}".encode())
+        hashed.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return hashed.hexdigest()
 
 
 def _tensors(part: nn.Module | torch.optim.Optimizer) -> dict[str, Tensor]:

@@ -27,6 +27,7 @@ from convarium.training.auxiliary import WithAuxiliary
 from convarium.training.checkpoint import load_checkpoint, save_checkpoint
 from convarium.training.interrupt import stop_on_signals
 from convarium.training.optimizer import learning_rate, make_average, make_optimizer
+from convarium.training.transfer import freeze_parts
 
 CHECKPOINT_SECONDS = 300.0
 
@@ -89,7 +90,7 @@ def fit(
     """Train ``network``, going on from the last checkpoint in ``folder`` when there is one.
 
     Args:
-        network: freshly initialised under the recipe's seed; its auxiliary heads are made here, and left here.
+        network: as the recipe begins with it; its auxiliary heads are made here, and left here.
         recipe: how.
         preprocessing: mean and standard deviation to normalise by.
         train: uint8 images ``(C, side, side)``.
@@ -107,7 +108,9 @@ def fit(
         ConvariumError: the loss became NaN or infinite; nothing of that step is saved.
     """
     torch.manual_seed(recipe.seed + 1)
+    freeze_parts(network, recipe.freeze)
     model = WithAuxiliary(network, recipe.image_size).to(device).train()
+    freeze_parts(network, recipe.freeze)  # again: train() woke its batch norm
     optimizer, average = make_optimizer(model, recipe), make_average(model, recipe)
     kept: Network = average.module.network if average else network  # type: ignore[assignment]
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer} | ({"average": average} if average else {})
@@ -181,7 +184,7 @@ def _step(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, logits and the gradient's norm; the step is taken only when the norm is finite."""
     for group in optimizer.param_groups:
-        group["lr"] = learning_rate(recipe, moment)
+        group["lr"] = group["rate"] * learning_rate(recipe, moment)
     logits = model(images)
     loss = model.loss(logits, lambda each: F.cross_entropy(each, labels, label_smoothing=recipe.label_smoothing))
     optimizer.zero_grad()
@@ -220,7 +223,7 @@ def _row(
 @torch.no_grad()
 def validate(model: nn.Module, store: ImageStore, device: str = "cpu") -> tuple[float, float, float]:
     """Mean cross entropy, top-1 and top-5 error in per cent, over preprocessed images."""
-    training = model.training
+    training = [module for module in model.modules() if module.training]
     model.eval()
     loss, wrong1, wrong5 = 0.0, 0, 0
     order = torch.arange(len(store)).split(128)
@@ -230,7 +233,8 @@ def validate(model: nn.Module, store: ImageStore, device: str = "cpu") -> tuple[
         ranked = logits.topk(min(5, logits.shape[1])).indices == labels[:, None]
         wrong1 += int((~ranked[:, 0]).sum())
         wrong5 += int((~ranked.any(1)).sum())
-    model.train(training)
+    for module in training:  # not all: what is frozen stays in evaluation mode
+        module.training = True
     return loss / len(store), 100 * wrong1 / len(store), 100 * wrong5 / len(store)
 
 

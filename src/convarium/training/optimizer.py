@@ -8,16 +8,25 @@ import torch
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel
 
+from convarium.network import Network
 from convarium.recipe import Recipe
+from convarium.training.transfer import stage_rates
 
 
 def make_optimizer(model: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
-    """SGD with Nesterov momentum, AdamW or RMSProp; norms, biases and other vectors are spared the weight decay."""
-    matrices = [p for p in model.parameters() if p.ndim > 1]
-    vectors = [p for p in model.parameters() if p.ndim <= 1]
+    """SGD with Nesterov momentum, AdamW or RMSProp.
+
+    Norms, biases and other vectors are spared the weight decay; what is frozen is left out. A group's ``"rate"`` is its
+    part of the learning rate.
+    """
+    rates = next((stage_rates(m, recipe.stage_lr_decay) for m in model.modules() if isinstance(m, Network)), {})
+    members: dict[tuple[float, bool], list[nn.Parameter]] = {}
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            members.setdefault((rates.get(parameter, 1.0), parameter.ndim > 1), []).append(parameter)
     groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": vectors, "weight_decay": 0.0},
+        {"params": members[key], "weight_decay": recipe.weight_decay if key[1] else 0.0, "rate": key[0]}
+        for key in sorted(members, reverse=True)
     ]
     rate, momentum = recipe.learning_rate, recipe.momentum
     if recipe.optimizer == "adamw":

@@ -20,7 +20,11 @@ STATISTICS_IMAGES = 4096
 
 
 def image_stores(dataset: Dataset, recipe: Recipe, model: Network) -> tuple[ImageStore, ImageStore, Preprocessing]:
-    """Training images as uint8 at the size before cropping; held-out images as the network is to see them."""
+    """Training images as uint8 at the size before cropping; held-out images as the network is to see them.
+
+    Weights that the training begins from keep the mean and standard deviation that they know; else the data's are
+    measured.
+    """
     channels = model.input_size[0]
     plain = Preprocessing(
         size=recipe.image_size, channels=channels, mean=(0.0,) * channels, std=(1.0,) * channels,
@@ -33,7 +37,7 @@ def image_stores(dataset: Dataset, recipe: Recipe, model: Network) -> tuple[Imag
     train_positions, val_positions = dataset.splits["train"], dataset.splits["val"]
     with counting("reading images", len(train_positions)) as tick:
         train_store = ImageStore(dataset, train_positions, channels, cached, tick=tick)
-    mean, std = _statistics(train_store, channels)
+    mean, std = (model.mean, model.std) if recipe.weights else _statistics(train_store, channels)
     if set(model.std) == set(BYTE_STD):  # only the mean is subtracted: the paper's initialisation counts on that scale
         std = model.std
     preprocessing = replace(plain, mean=mean, std=std)

@@ -16,6 +16,7 @@ from convarium.data.datasets import Dataset, is_embedded, open_dataset
 from convarium.errors import Interrupted, Terminated, UsageError
 from convarium.networks import check_name, create_model, create_on_meta, find_attention
 from convarium.recipe import (
+    FROM_WEIGHTS,
     Optimizer,
     Recipe,
     Schedule,
@@ -27,6 +28,7 @@ from convarium.recipe import (
     write_recipe,
 )
 from convarium.runs import EVALUATION, RECIPE, REPORT, check_output, clear_output, save_run
+from convarium.training.transfer import Base, freeze_parts, read_base
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -60,8 +62,12 @@ def train(
     data: str,
     /,
     *,
-    model: str,
+    model: str | None = None,
     output: Path | None = None,
+    weights: str | None = None,
+    freeze: str | None = None,
+    stage_lr_decay: float | None = None,
+    in_chans: int | None = None,
     image_size: int | None = None,
     epochs: int | None = None,
     batch_size: int | None = None,
@@ -92,9 +98,14 @@ def train(
     Args:
         data: "digits", "glyphs" (or "glyphs:side=64,train=20000"), or a folder: root/<class>/* or
             root/{train,val[,test]}/<class>/*.
-        model: a catalogue name (convarium list).
+        model: a catalogue name (convarium list); not needed where the weights are a run folder.
         output: the run folder; runs/<model>-<data> when not given.
-        image_size: side of the square input; the network's own when not given.
+        weights: what to begin from: a run folder, public weights by name (convarium weights list), or a file. Their
+            preprocessing is kept, another number of classes gets a fresh classifier, the learning rate is lower.
+        freeze: stages to hold as they are, such as "conv1,conv2_x" or "layer*"; "features" for all but the head.
+        stage_lr_decay: a stage's learning rate over that of the next one; the head has the whole.
+        in_chans: 1 for grey or 3 for RGB; the weights' or the network's own when not given.
+        image_size: side of the square input; the weights' or the network's own when not given.
         epochs: passes over the training images.
         batch_size: images per step.
         optimizer: sgd, adamw or rmsprop.
@@ -121,73 +132,136 @@ def train(
         DataError: data that cannot be used.
         Interrupted: Ctrl-C, after a checkpoint.
     """
-    data = str(data)
+    data, weights = str(data), None if weights is None else str(weights)
     given = {key: value for key, value in locals().items() if key not in ("output", "resume", "overwrite")}
-    check_name(model)
+    model = check_name(model or _named_by(weights))
     if attention:
         find_attention(attention)
     if resume and overwrite:
         raise UsageError("--resume goes on with a run and --overwrite replaces it: give one of them")
     check_options(given)
     folder = Path(output) if output else Path("runs") / f"{model}-{Path(data).name.replace(':', '-')}"
-    stored = None
+    stored, record = None, None
     if resume:
         stored, record = read_recipe(folder / RECIPE)
         check_same(stored, given)
     else:
         check_output(folder, data=None if not data or is_embedded(data) else Path(data), overwrite=overwrite)
+        if weights and Path(weights).exists() and Path(weights).resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"the weights lie in {folder}, which the new run is to replace: choose another --output")
     dataset = open_dataset(data, stored.seed if stored else seed or 0)
     for note in dataset.notes:
         stderr().print(note)
-    if stored and record.get("data_hash") != dataset.fingerprint:
+    if record and record.get("data_hash") != dataset.fingerprint:
         raise UsageError(f"{data} has changed since the run in {folder} began: train anew with --overwrite")
-    recipe = stored or _recipe(dataset, given)
+    recipe = stored or _recipe(dataset, {**given, "model": model})
     command = shlex.join(["convarium", "train", recipe.data, "--model", model, "--output", str(folder), "--resume"])
-    return _train(dataset, recipe, folder, command, resumed=stored is not None)
+    return _train(dataset, recipe, folder, command, record)
+
+
+def _named_by(weights: str | None) -> str:
+    """The network of a training that names none but begins from ``weights``."""
+    if not weights:
+        raise UsageError(
+            "no network to train: give --model NAME (convarium list), or --weights RUN to begin from a run"
+        )
+    base = read_base(weights)
+    if base is None:
+        raise UsageError(f"the weights {weights} do not name their network as a run folder does: add --model NAME")
+    return base.model
 
 
 def _recipe(dataset: Dataset, given: dict[str, Any]) -> Recipe:
+    """The settings where the user says nothing: from the weights, the network and the number of images."""
     from convarium.network import ConvHead
 
-    network = create_on_meta(given["model"])
+    base = _base(given["model"], given["weights"], given["attention"])
+    network = create_on_meta(given["model"], **_arguments(base, dataset))
+    freeze_parts(network, given["freeze"] or "")
+    if given["freeze"] and not given["weights"]:
+        raise UsageError("--freeze holds stages at the weights they have: name them with --weights")
     natural = not is_embedded(dataset.name)
     images = len(dataset.splits["train"])
     optimizer: Optimizer = given["optimizer"] or "sgd"
-    recipe = default_recipe(given["model"], given["data"], images, network.input_size[1], natural, optimizer)
+    image_size = base.size if base else network.input_size[1]
+    recipe = default_recipe(given["model"], given["data"], images, image_size, natural, optimizer)
+    recipe = replace(recipe, in_chans=network.input_size[0])
+    if base:
+        recipe = replace(recipe, attention=base.arguments.get("attention", ""))
     if isinstance(network.head, ConvHead):
         # NIN and SqueezeNet end in rectifiers: a large step at the start shuts a class for ever, as it then gets no
         # gradient.
         recipe = replace(recipe, learning_rate=recipe.learning_rate / 10, warmup_epochs=5.0)
+    elif given["weights"] and any(parameter.requires_grad for parameter in network.stages.parameters()):
+        recipe = replace(recipe, learning_rate=recipe.learning_rate / FROM_WEIGHTS)
     return resolve(recipe, given)
 
 
+def _base(model: str, weights: str | None, attention: str | None) -> Base | None:
+    """What is known of the weights, having seen that they are of the network that is asked for."""
+    base = read_base(weights, model) if weights else None
+    if base and base.model != model:
+        raise UsageError(f"{weights} holds the weights of {base.model}, not of {model}: leave --model out")
+    if base and attention and attention != base.arguments.get("attention"):
+        own = base.arguments.get("attention", "no attention")
+        raise UsageError(f"{weights} was trained with {own}, not with {attention}: leave --attention out")
+    return base
+
+
+def _arguments(base: Base | None, dataset: Dataset) -> dict[str, Any]:
+    return {**(base.arguments if base else {}), "num_classes": len(dataset.class_names)}
+
+
 def _build(recipe: Recipe, dataset: Dataset) -> Network:
-    """The network under the recipe's seed, having seen that it takes images of the recipe's size."""
+    """The network under the recipe's seed, with the weights it begins from, having seen that it takes images of the
+    recipe's size."""
     import torch
 
     from convarium.network import run_on_meta
 
-    arguments: dict[str, Any] = {"num_classes": len(dataset.class_names), "attention": recipe.attention or None}
+    base = _base(recipe.model, recipe.weights, recipe.attention)
+    arguments = _arguments(base, dataset) | {"attention": recipe.attention or None, "in_chans": recipe.in_chans or None}
     probe = create_on_meta(recipe.model, **arguments)
+    if base:
+        base.prepare(probe)
     run_on_meta(probe, torch.empty(1, probe.input_size[0], recipe.image_size, recipe.image_size, device="meta"))
     torch.manual_seed(recipe.seed)
-    return create_model(recipe.model, **arguments)
+    network = create_model(recipe.model, **arguments, weights=recipe.weights or None)
+    if base:
+        base.prepare(network)
+        if len(base.class_names) == len(dataset.class_names) and base.class_names != dataset.class_names:
+            stderr().print(f"{recipe.model}: a fresh classifier: the weights' own is for {_few(base.class_names)}")
+            torch.manual_seed(recipe.seed)
+            network.head.classifier = create_model(recipe.model, **arguments).head.classifier
+    elif recipe.weights:
+        stderr().print(f"{recipe.weights} does not say how its images were prepared: as for {recipe.model} itself")
+    freeze_parts(network, recipe.freeze)
+    return network
 
 
-def _train(dataset: Dataset, recipe: Recipe, folder: Path, command: str, *, resumed: bool) -> Trained:
-    """Nothing is written before the network is built and every image is read; ``command`` is what resumes."""
+def _few(names: list[str]) -> str:
+    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+
+
+def _train(dataset: Dataset, recipe: Recipe, folder: Path, command: str, record: dict[str, Any] | None) -> Trained:
+    """Nothing is written before the network is built and every image is read; ``command`` is what resumes, ``record``
+    what was written when the run began, if it did."""
     import torch
 
+    from convarium.training.checkpoint import digest
     from convarium.training.prepare import choose_threads, image_stores
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
     model = _build(recipe, dataset)
+    weights_hash = digest(model.state_dict())[:16] if recipe.weights else ""
+    if record and record.get("weights_hash", "") != weights_hash:
+        raise UsageError(f"{recipe.weights} has changed since the run in {folder} began: train anew with --overwrite")
     stores = image_stores(dataset, recipe, model)
     if not recipe.threads:
         recipe = replace(recipe, threads=choose_threads(model, stores[0], recipe))
-    if not resumed:
+    if record is None:
         clear_output(folder)
-        write_recipe(folder / RECIPE, recipe, _record(dataset, device))
+        write_recipe(folder / RECIPE, recipe, _record(dataset, device) | {"weights_hash": weights_hash})
     threads_before = torch.get_num_threads()
     torch.set_num_threads(recipe.threads)
     try:
@@ -236,10 +310,13 @@ def _fit_and_finish(
 
 
 def _summary(dataset: Dataset, recipe: Recipe, train: ImageStore, val: ImageStore, device: str) -> str:
+    begins = f", from {recipe.weights}" if recipe.weights else ""
+    frozen = f", {recipe.freeze} frozen" if recipe.freeze else ""
     return (
         f"{recipe.model} on {dataset.name}: {len(train):,} images to train on, {len(val):,} held out, "
         f"{len(dataset.class_names)} classes, {recipe.image_size} pixels; {recipe.epochs} epochs of {recipe.optimizer} "
-        f"at {recipe.learning_rate}, batch {recipe.batch_size}, seed {recipe.seed}, threads {recipe.threads}, {device}"
+        f"at {recipe.learning_rate}, batch {recipe.batch_size}, seed {recipe.seed}, threads {recipe.threads}, "
+        f"{device}{begins}{frozen}"
     )
 
 

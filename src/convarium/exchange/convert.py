@@ -1,0 +1,125 @@
+"""``weights convert``: a file of another library's to a run folder; a run to a file of another library's."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convarium.data.preprocess import Preprocessing
+from convarium.errors import DataError, UsageError, check_choice
+from convarium.exchange.identify import identify
+from convarium.networks import check_name, create_model
+from convarium.runs import check_output, clear_output, load_run, save_run
+from convarium.weights.labels import class_names
+from convarium.weights.layouts import LIBRARIES, find_layout
+from convarium.weights.source import Source, find_source, load_source
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from convarium.network import Network
+    from convarium.weights.cards import Card
+
+IMAGENET = "imagenet-1k"
+
+
+@dataclass(frozen=True)
+class Converted:
+    """What was read as which network, and what was written."""
+
+    source: str
+    network: str
+    library: str
+    output: str
+    classes: int
+    notes: list[str]
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def render(self) -> RenderableType:
+        first = f"{self.source}: {self.network}, {self.classes} classes, as {self.library} writes it"
+        return "\n".join([first, *self.notes, f"written to {self.output}"])
+
+
+def convert(
+    file: Path, /, *, output: Path, network: str | None = None, to: str | None = None, trust: bool = False,
+    overwrite: bool = False,
+) -> Converted:  # fmt: skip
+    """Make a run folder of a file of weights, for predict, evaluate, explain, export and train; or, with --to, make of
+    a run folder a file that another library opens.
+
+    Args:
+        file: a file of any library's, or with --to a run folder.
+        output: the run folder to write; with --to the .safetensors file.
+        network: the catalogue name, where the file's keys and shapes are those of several networks.
+        to: the library to write for, such as timm.
+        trust: read a pickle whose hash is nobody's; it is read as tensors only, in a process of its own.
+        overwrite: replace the run in the output folder.
+
+    Raises:
+        UsageError: a network that must be named, or a library that does not have the network.
+        DataError: a file that cannot be read or fits no network.
+    """
+    if to is not None:
+        return _write_for(to, file, output)
+    check_output(output, data=None, overwrite=overwrite)
+    source = find_source("", str(file))
+    source = Source(source.path, source.card, source.trusted or trust)
+    found = identify(file, trust=trust)
+    candidate = found.certain
+    if network:
+        check_name(network)
+        candidate = next((each for each in found.candidates if each.network == network), None)
+        if candidate is None:
+            raise DataError(f"{file} does not fit {network}; it fits {', '.join(c.network for c in found.candidates)}")
+    if candidate is None:
+        names = ", ".join(each.network for each in found.candidates)
+        raise UsageError(f"{file} fits several networks, which are different functions: add --network, one of {names}")
+    model = create_model(candidate.network, num_classes=candidate.classes, in_chans=candidate.channels).eval()
+    load_source(model, source)
+    labels, notes = _class_names(candidate.classes, source.card)
+    if source.card:
+        model.use_preprocessing(*_settings(source.card))
+    else:
+        notes.append("preprocessing: the network's paper's; the file does not say its own")
+    clear_output(output)
+    save_run(
+        output, model, _preprocessing(model), labels,
+        data={"name": found.card or str(file), "fingerprint": "", "seed": 0},
+        converted={"file": Path(file).name, "library": candidate.library},
+    )  # fmt: skip
+    return Converted(str(file), candidate.network, candidate.library, str(output), candidate.classes, notes)
+
+
+def _settings(card: Card) -> tuple[Any, ...]:
+    return card.size, card.mean, card.std, card.interpolation, card.crop_pct
+
+
+def _preprocessing(model: Network) -> Preprocessing:
+    channels, size, _ = model.input_size
+    return Preprocessing(size, channels, model.mean, model.std, model.crop_pct, model.interpolation)
+
+
+def _class_names(classes: int, card: Card | None) -> tuple[list[str], list[str]]:
+    """Names of the classes, and what was assumed."""
+    background = card.background if card else classes - 1000
+    if card or classes in (1000, 1001):
+        names = list(class_names(card.labels if card else IMAGENET, background))
+        return names, [] if card else [f"class names: ImageNet's, as there are {classes} outputs"]
+    return [f"class {i}" for i in range(classes)], ["class names: numbers; the file does not say its own"]
+
+
+def _write_for(library: str, run: Path, output: Path) -> Converted:
+    from convarium.tensors import save_tensors
+
+    check_choice("--to", library, LIBRARIES)
+    if output.is_dir():
+        raise UsageError(f"--output must be a .safetensors file with --to; {output} is a folder")
+    loaded = load_run(run)
+    layout = find_layout(library, loaded.model.name)
+    if layout is None:
+        raise UsageError(f"{library} does not have {loaded.model.name}")
+    save_tensors(output, layout.save(loaded.model), {"format": "pt"})
+    return Converted(str(run), loaded.model.name, library, str(output), len(loaded.class_names), [])

@@ -1,0 +1,153 @@
+"""``weights identify``: which network a file belongs to, by its hash, its keys and its shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convarium.errors import DataError
+from convarium.facts import all_facts
+from convarium.networks import CATALOGUE, create_on_meta
+from convarium.tensors import check_fit
+from convarium.weights.layouts import LIBRARIES, layouts
+from convarium.weights.source import find_source
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+    from torch import Tensor
+
+    from convarium.network import Network
+    from convarium.weights.layout import Layout
+
+OURS = "convarium"
+# The whole of a file against the network's parameters with its usual classifier: another one, running statistics and
+# auxiliary heads lie in between.
+LEAST, MOST = 0.4, 2.5
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A network that a file fits, key by key and shape by shape.
+
+    ``library`` is whose layout the file is written in; ``writes`` says whether that library has this very function
+    under these keys, or only another one with the same.
+    """
+
+    network: str
+    library: str
+    classes: int
+    channels: int
+    writes: bool
+
+
+@dataclass(frozen=True)
+class Identified:
+    """What is known of a file: the ``card`` it is by its hash, else the networks that it fits, likeliest first."""
+
+    file: str
+    kind: str
+    tensors: int
+    numbers: int
+    card: str
+    candidates: list[Candidate]
+
+    @property
+    def certain(self) -> Candidate | None:
+        """The one network that it belongs to, if there is but one."""
+        written = [candidate for candidate in self.candidates if candidate.writes]
+        return written[0] if len(written) == 1 and (self.card or len(self.candidates) == 1) else None
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    def render(self) -> RenderableType:
+        first = self.candidates[0]
+        lines = [f"{self.file}: {self.kind}, {self.tensors} tensors, {self.numbers:,} numbers"]
+        lines.append(
+            f"{first.network}, as {first.library} writes it: {first.classes} classes, {first.channels} input channels"
+        )
+        if self.card:
+            lines.append(f"by its hash it is {self.card}")
+        others = [candidate.network for candidate in self.candidates[1:]]
+        if others and not self.card:
+            lines.append(
+                f"the same keys and shapes have: {', '.join(others)}; the file does not say which of these functions "
+                "it was trained as: name the one you mean, create_model(NAME, weights=FILE)"
+            )
+        return "\n".join(lines)
+
+
+def identify(file: Path, /, *, trust: bool = False) -> Identified:
+    """Say which network a file of weights belongs to, and who wrote it.
+
+    Args:
+        file: a file of any library's, or a run folder.
+        trust: read a pickle whose hash is nobody's; it is read as tensors only, in a process of its own.
+
+    Raises:
+        DataError: a file that cannot be read, or that fits no network of the catalogue.
+    """
+    from convarium.weights.files import read_tensors
+
+    source = find_source("", str(file))
+    read = read_tensors(source.path, trusted=source.trusted or trust)
+    numbers = sum(tensor.numel() for tensor in read.tensors.values())
+    names: Iterable[str] = [source.card.network] if source.card else CATALOGUE
+    candidates = list(find_candidates(read.tensors, names))
+    if not candidates:
+        shown = ", ".join(list(read.tensors)[:3])
+        raise DataError(
+            f"{file} fits no network of the catalogue: {len(read.tensors)} tensors, {numbers:,} numbers, beginning "
+            f"with {shown}"
+        )
+    candidates.sort(key=lambda candidate: not candidate.writes)
+    card = source.card.name if source.card else ""
+    return Identified(str(file), read.kind, len(read.tensors), numbers, card, candidates)
+
+
+def find_candidates(tensors: dict[str, Tensor], names: Iterable[str]) -> Iterable[Candidate]:
+    """Every network of ``names`` that the tensors fit, in any library's layout or in ours."""
+    from convarium.console import counting
+
+    numbers = sum(tensor.numel() for tensor in tensors.values())
+    near = [name for name in names if LEAST < numbers / all_facts()[name].counts.params < MOST]
+    with counting("comparing", len(near)) as tick:
+        for done, name in enumerate(near, 1):
+            network = create_on_meta(name)
+            if tensors.keys() == network.state_dict().keys():
+                yield from _sized(name, OURS, None, tensors)
+            # A library's own layout for this network first; then those of others with the same keys.
+            known = [(library, layout) for library in LIBRARIES for layout in layouts(library)]
+            known.sort(key=lambda pair: not pair[1].fits(name))
+            matching = [pair for pair in known if pair[1].matches(network, tensors)]
+            for library, layout in matching[:1]:
+                yield from _sized(name, library, layout, tensors)
+            tick(done)
+
+
+def _sized(name: str, library: str, layout: Layout | None, tensors: dict[str, Tensor]) -> Iterable[Candidate]:
+    """The network with the file's own numbers of classes and channels, if all shapes then fit."""
+    network = create_on_meta(name)
+    classes, channels = _size_of(network, "head.classifier", layout, tensors, 0), _channels(network, layout, tensors)
+    try:
+        network = create_on_meta(name, num_classes=classes, in_chans=channels)
+        ours = layout.load(network, tensors, "") if layout else tensors
+        check_fit(network, ours, "")
+    except (DataError, RuntimeError):
+        return
+    yield Candidate(name, library, classes, channels, layout is None or layout.fits(name))
+
+
+def _channels(network: Network, layout: Layout | None, tensors: dict[str, Tensor]) -> int:
+    return _size_of(network, network.pretrained_cfg["first_conv"], layout, tensors, 1)
+
+
+def _size_of(network: Network, module: str, layout: Layout | None, tensors: dict[str, Tensor], axis: int) -> int:
+    """Length of the weight of the first module below ``module``, as the file has it."""
+    wanted = network.state_dict()
+    key = next(key for key in wanted if key.startswith(module) and wanted[key].ndim > 1)
+    if layout is None:
+        return tensors[key].shape[axis]
+    return layout.form(key).load(tensors[layout.keys(network)[key]], wanted[key]).shape[axis]

@@ -1,0 +1,229 @@
+"""Files of other libraries, written here by their layouts: whose they are, what they become, and what is refused."""
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from convarium import create_model, load_run, predict
+from convarium.cli import main
+from convarium.errors import ConvariumError, DataError, UsageError
+from convarium.exchange.cards import list_cards, show
+from convarium.exchange.convert import convert
+from convarium.exchange.identify import identify
+from convarium.networks import CATALOGUE, create_on_meta
+from convarium.weights.cards import all_cards, read_cards
+from convarium.weights.labels import class_names
+from convarium.weights.layouts import LIBRARIES, find_layout, layouts
+from convarium.weights.source import Source, load_source
+
+
+@pytest.fixture(scope="module")
+def networks():
+    torch.manual_seed(0)
+    return {
+        "resnet18": create_model("resnet18").eval(),
+        "resnet50": create_model("resnet50_v1_5", num_classes=7).eval(),
+    }
+
+
+@pytest.fixture(scope="module")
+def files(networks, tmp_path_factory):
+    """What torchvision would have written of them."""
+    folder, made = tmp_path_factory.mktemp("files"), {}
+    for key, network in networks.items():
+        made[key] = folder / f"{key}.safetensors"
+        save_file(find_layout("torchvision", network.name).save(network), made[key])
+    return made
+
+
+@pytest.mark.long
+def test_a_file_is_identified_by_keys_and_shapes(files):
+    found = identify(files["resnet18"])
+    assert (found.certain.network, found.certain.library, found.certain.classes) == ("resnet18", "torchvision", 1000)
+    assert found.kind == "safetensors" and found.card == ""
+
+
+@pytest.mark.long
+def test_networks_that_share_keys_are_all_told_and_none_is_certain(files, capsys):
+    found = identify(files["resnet50"])
+    assert found.certain is None
+    assert found.candidates[0].network == "resnet50_v1_5"
+    assert {"resnet50", "resnet50_v1_5"} <= {c.network for c in found.candidates}
+    assert {c.classes for c in found.candidates} == {7}
+    assert main(["weights", "identify", str(files["resnet50"])]) == 0
+    assert "the same keys and shapes have: resnet50" in capsys.readouterr().out
+
+
+@pytest.mark.long
+def test_converting_asks_which_of_several(files, tmp_path):
+    with pytest.raises(UsageError, match=r"fits several networks.*--network, one of resnet50_v1_5"):
+        convert(files["resnet50"], output=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    convert(files["resnet50"], output=tmp_path / "run", network="resnet50")
+    assert load_run(tmp_path / "run").model.name == "resnet50"
+    with pytest.raises(DataError, match="does not fit vgg16"):
+        convert(files["resnet50"], output=tmp_path / "other", network="vgg16")
+
+
+@pytest.mark.long
+def test_a_converted_run_predicts_and_goes_back(files, networks, tmp_path, images):
+    made = convert(files["resnet18"], output=tmp_path / "run")
+    run = load_run(tmp_path / "run")
+    x = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(run.model(x), networks["resnet18"](x))
+    assert run.class_names == list(class_names("imagenet-1k")) and made.classes == 1000
+    assert predict(tmp_path / "run", [str(next(images.rglob("*.png")))]).rows[0].labels[0] in run.class_names
+    convert(tmp_path / "run", output=tmp_path / "back.safetensors", to="torchvision")
+    first, again = load_file(files["resnet18"]), load_file(tmp_path / "back.safetensors")
+    assert first.keys() == again.keys() and all(torch.equal(first[key], again[key]) for key in first)
+
+
+def test_create_model_reads_other_libraries_files_and_says_what_was_decided(files, networks, capsys):
+    x = torch.randn(1, 3, 64, 64)
+    loaded = create_model("resnet50_v1_5", num_classes=7, weights=str(files["resnet50"])).eval()
+    with torch.no_grad():
+        assert torch.equal(loaded(x), networks["resnet50"](x))
+    assert capsys.readouterr().err == ""
+    create_model("resnet50", num_classes=7, weights=str(files["resnet50"]))
+    assert "is read as resnet50, as asked; torchvision writes others" in " ".join(capsys.readouterr().err.split())
+    fresh = create_model("resnet18", num_classes=3, in_chans=1, weights=str(files["resnet18"]))
+    said = capsys.readouterr().err
+    assert "a fresh classifier for 3 classes" in said and "summed" in said
+    assert fresh(x[:, :1]).shape == (1, 3)
+
+
+def test_a_file_of_another_network_is_refused_from_both_sides(files):
+    with pytest.raises(DataError, match=r"resnet34: missing 80 \(layer1.2.bn1.bias.*"):
+        create_model("resnet34", weights=str(files["resnet18"]))
+    with pytest.raises(DataError, match=r"missing .*unexpected"):
+        create_model("vgg11", weights=str(files["resnet18"]))
+    with pytest.raises(DataError, match="of another shape"):
+        create_model("resnet50_v1_5", weights=str(files["resnet50"]))  # 1000 classes are wanted, 7 are there
+
+
+def test_a_hash_decides_where_keys_do_not(files, monkeypatch):
+    card = next(card for card in all_cards() if card.network == "resnet50_v1_5")
+    source = Source(files["resnet50"], card)
+    with pytest.raises(DataError, match="by its hash: that is another function than resnet50"):
+        load_source(create_model("resnet50", num_classes=7), source)
+    assert load_source(create_model("resnet50_v1_5", num_classes=7), source) == ""
+
+
+@pytest.mark.long
+def test_no_file_loads_silently_into_another_network():
+    """Every library's file of every network that it writes, offered to every other network with the same keys."""
+    signatures = {}
+    for name in CATALOGUE:
+        network = create_on_meta(name)
+        shapes = tuple((key, tuple(value.shape)) for key, value in network.state_dict().items())
+        signatures.setdefault(shapes, []).append(name)
+    groups = [names for names in signatures.values() if len(names) > 1]
+    assert any({"resnet50", "resnet50_v1_5"} <= {*names} for names in groups)
+    offered = 0
+    for names in groups:
+        for library in LIBRARIES:
+            for name in names:
+                own = find_layout(library, name)
+                for other in names:
+                    if own and other != name and find_layout(library, other) is not own:
+                        offered += 1
+                        assert not own.fits(other)  # so that create_model says how it was read
+    assert offered
+
+
+@pytest.mark.long
+def test_every_card_has_a_layout_and_a_network_that_it_fits():
+    for card in all_cards():
+        assert card.network in CATALOGUE, card
+        assert card.library in LIBRARIES, card
+        assert find_layout(card.library, card.network) is not None, card
+        assert 0.5 < card.crop_pct <= 1 and card.size in range(28, 400), card
+        assert card.classes == len(class_names(card.labels, card.background)) or card.labels != "imagenet-1k", card
+    names = [(card.network, card.name) for card in all_cards()]
+    assert len(names) == len(set(names))
+    best = [card.network for card in all_cards() if card.recommended]
+    assert len(best) == len(set(best))
+
+
+@pytest.mark.parametrize("library", LIBRARIES)
+def test_layouts_name_networks_that_exist_and_no_key_twice(library):
+    for layout in layouts(library):
+        fitting = [name for name in CATALOGUE if layout.fits(name)]
+        assert fitting, layout.networks
+        keys = layout.keys(create_on_meta(fitting[0]))
+        assert len({*keys.values()}) == len(keys)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        (("resnet18", "torchvision:IMAGENET1K_V9"), UsageError, "nearest: torchvision:IMAGENET1K_V1"),
+        (("resnet18", "torchvision:IMAGENET1K_V2"), UsageError, "are of resnet50_v1_5"),
+        (("lenet5", "torchvision:IMAGENET1K_V1"), UsageError, "are of alexnet_owt"),
+    ],
+)
+def test_a_tag_that_does_not_exist(arguments, error, message):
+    name, weights = arguments
+    with pytest.raises(error, match=message):
+        create_model(name, weights=weights)
+    with pytest.raises(error, match=message):
+        show(name, weights)
+
+
+def test_networks_without_public_weights_say_so():
+    with pytest.raises(UsageError, match="no public weights of lenet5 are known"):
+        create_model("lenet5", pretrained=True)
+    with pytest.raises(UsageError, match="nearest"):
+        list_cards("resnet5O")
+
+
+def test_offline_says_so_and_leaves_nothing(tmp_path, monkeypatch):
+    monkeypatch.setenv("CONVARIUM_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
+    monkeypatch.setenv("CONVARIUM_OFFLINE", "1")
+    with pytest.raises(ConvariumError, match="resnet18-f37072fd"):
+        create_model("resnet18", pretrained=True)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+def test_a_card_makes_the_preprocessing_and_the_classes(networks, tmp_path, monkeypatch):
+    """Its file here is one of ours, so its hash is put into the card."""
+    import hashlib
+    from dataclasses import replace
+
+    from convarium.weights import cards, source
+
+    file = tmp_path / "resnet18-00000000.safetensors"
+    save_file(find_layout("torchvision", "resnet18").save(networks["resnet18"]), file)
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    card = replace(cards.find_card("resnet18", "torchvision"), url=file.as_uri(), sha256=digest, size=160, crop_pct=0.9)
+    monkeypatch.setattr(source, "fetch_card", lambda card: Source(file, card, trusted=True))
+    monkeypatch.setattr(cards, "all_cards", lambda: (card,))
+    network = create_model("resnet18", pretrained=True).eval()
+    assert network.pretrained_cfg["input_size"] == (3, 160, 160) and network.pretrained_cfg["crop_pct"] == 0.9
+    x = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        assert torch.equal(network(x), networks["resnet18"](x))
+
+
+def test_bad_cards_are_refused():
+    with pytest.raises(DataError, match=r"x.toml, resnet18:a: unknown key 'sze'; keys: library"):
+        read_cards('[[cards]]\nnetwork = "resnet18"\ntag = "a"\nsze = 3\n', "x.toml")
+    with pytest.raises(DataError, match=r"x.toml, resnet18:a: .*missing"):
+        read_cards('[[cards]]\nnetwork = "resnet18"\ntag = "a"\n', "x.toml")
+
+
+def test_the_commands(capsys):
+    assert main(["weights", "list", "resnet18", "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["cards"][0]["network"] == "resnet18"
+    assert main(["weights", "lst"]) == 2
+    assert "no command 'weights lst'; nearest: weights list" in capsys.readouterr().err
+
+
+def test_a_file_of_nobody(tmp_path):
+    save_file({"a": torch.zeros(3)}, tmp_path / "odd.safetensors")
+    with pytest.raises(DataError, match="fits no network of the catalogue: 1 tensors, 3 numbers, beginning with a"):
+        identify(tmp_path / "odd.safetensors")
