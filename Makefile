@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 
-.PHONY: demo test slow check lint types fast docs format clean
+.PHONY: demo test slow check lint types fast parity docs format clean
 
 demo: $(READY)
 	$(BIN)/convarium demo
@@ -28,6 +28,15 @@ types: $(READY)
 fast: $(READY)
 	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not long"
 
+# What other libraries write, loaded here: they get an environment of their own. The table goes to benchmarks/.
+PEERS := torchvision timm cadene pytorchcv keras
+parity: $(READY)
+	test -x .parity/bin/python || $(PYTHON) -m venv .parity
+	.parity/bin/pip install --quiet torch==2.13.0 numpy pillow safetensors h5py keras pyyaml huggingface_hub six scipy requests
+	.parity/bin/pip install --quiet --no-deps torchvision timm==1.0.31 pretrainedmodels==0.7.4 pytorchcv==0.0.74
+	cd tests/parity && for peer in $(PEERS); do KERAS_BACKEND=torch ../../.parity/bin/python peers.py ../../.parity/files $$peer; done
+	$(BIN)/python tests/parity/check.py .parity/files > benchmarks/parity.md
+
 # What is generated from facts and networks; tests hold it to them.
 docs: $(READY)
 	$(BIN)/convarium tree --svg docs/tree.svg
@@ -47,4 +56,4 @@ $(READY): pyproject.toml constraints.txt
 	touch $(READY)
 
 clean:
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache convarium-demo
+	rm -rf .venv .parity .pytest_cache .mypy_cache .ruff_cache convarium-demo
