@@ -285,7 +285,7 @@ def test_an_image_too_small_is_told_which_stage_collapsed():
 def test_wildcards():
     assert list_models("se_*_cifar") == ["se_resnet20_cifar", "se_resnet56_cifar", "se_resnet110_cifar"]
     assert list_models() == NAMES
-    assert list_models("resnet*", exclude_filters=["*_cifar", "*_v1_5"]) == [
+    assert list_models("resnet*", exclude_filters=["*_cifar*", "*_v1_5", "*_caffe"]) == [
         f"resnet{d}" for d in (18, 34, 50, 101, 152)
     ]
 
