@@ -136,7 +136,7 @@ def randomise(model: nn.Module, size: int) -> None:
         with torch.no_grad():
             model.train()(torch.randn(4, 3, size, size))
         for norm in norms:  # a channel that those images left dead would drown the others when another image wakes it
-            norm.running_var.clamp_(min=0.01)
+            norm.running_var.clamp_(min=0.01 * float(norm.running_var.mean()))
     model.eval()
 
 
