@@ -203,9 +203,12 @@ def test_every_network(name):
     assert (sum(s.params for s in stages), sum(s.macs for s in stages)) == (counts.params, counts.macs)
     series = {kind.number: kind.series for kind in kinds}
     drawn = [s.series for s in stages] + [kind.series for stage in stages for kind in stage.modules]
-    assert sum(_convolutions(each, series) for each in drawn) == sum(
-        isinstance(module, nn.Conv2d) for module in network.modules()
-    )
+    found = sum(_convolutions(each, series) for each in drawn)
+    there = sum(isinstance(module, nn.Conv2d) for module in network.modules())
+    # What is neither in turn nor side by side is one box: pytorchcv's masks read what the trunk gives.
+    nodes = [node for each in [*drawn, *series.values()] for node in nodes_in(each)]
+    tangled = any(word.endswith(" operations") for node in nodes for word in node.extra)
+    assert found < there if tangled else found == there
 
 
 def _convolutions(series, kinds):

@@ -23,8 +23,8 @@ def every():
 
 
 def test_every_figure_is_a_row(every):
-    errors = ("top1_error_percent", "top5_error_percent")
-    figures = [f for facts in all_facts().values() for f in facts.published if f.quantity not in errors]
+    measured = ("top1_error_percent", "top5_error_percent", "latency_ms")  # only training or their machine would tell
+    figures = [f for facts in all_facts().values() for f in facts.published if f.quantity not in measured]
     assert len(every.rows) == len(figures) + len(all_claims()) == sum(every.summary.values())
     assert len({row.anchor for row in every.rows}) == len(every.rows)
 

@@ -1,6 +1,7 @@
 """Files of other libraries, written here by their layouts: whose they are, what they become, and what is refused."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -227,3 +228,13 @@ def test_a_file_of_nobody(tmp_path):
     save_file({"a": torch.zeros(3)}, tmp_path / "odd.safetensors")
     with pytest.raises(DataError, match="fits no network of the catalogue: 1 tensors, 3 numbers, beginning with a"):
         identify(tmp_path / "odd.safetensors")
+
+
+def test_a_runs_preprocessing_comes_with_its_weights(run, tmp_path):
+    run = shutil.copytree(run, tmp_path / "run")
+    told = json.loads((run / "config.json").read_text())["pretrained_cfg"]
+    network = create_model(load_run(run).model.name, num_classes=3, weights=run)
+    assert list(network.pretrained_cfg["mean"]) == told["mean"] and list(network.input_size) == told["input_size"]
+    (run / "config.json").write_text("{}")
+    with pytest.raises(DataError, match="does not say how images are prepared"):
+        create_model(network.name, num_classes=3, weights=run)

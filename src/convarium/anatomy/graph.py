@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import groupby
 from math import prod
 from typing import Any
@@ -284,6 +284,10 @@ def _composite(group: list[Operation], inputs: list[Node]) -> Node:
     pools = [op for op in group if op.packet in POOLING]
     if len(pools) == 1 and packets <= {*POOLING, aten.constant_pad_nd}:
         return _node(pools[0], 1)
+    convolutions = [op for op in group if op.packet is aten.convolution]
+    if len(convolutions) == 1 and packets <= {aten.convolution, aten.constant_pad_nd}:  # padded before, so not "valid"
+        made = _node(convolutions[0], 1)
+        return replace(made, extra=tuple(word for word in made.extra if word != "valid"))
     if len(set(inputs)) == 1 and packets <= POINTWISE and before.shape == after.shape:
         return Node("point", words)
     if pools and before.ndim == 4 and after.ndim == 4 and before.shape != after.shape:

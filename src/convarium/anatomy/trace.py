@@ -319,6 +319,7 @@ def _window(packet: Any, args: Any) -> tuple[tuple[int, int], ...] | None:
 # What the papers' tables call a layer.
 NAMES = {
     "Conv2d": "conv",
+    "SameConv2d": "conv",
     "MaxPool2d": "max pool",
     "_SameMaxPool": "max pool",
     "AvgPool2d": "avg pool",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +11,7 @@ from convarium.errors import DataError
 from convarium.facts import all_facts
 from convarium.networks import CATALOGUE, create_on_meta
 from convarium.tensors import check_fit
-from convarium.weights.layouts import LIBRARIES, layouts
+from convarium.weights.layouts import LIBRARIES, find_layout
 from convarium.weights.source import find_source
 
 if TYPE_CHECKING:
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from convarium.weights.layout import Layout
 
 OURS = "convarium"
+Shapes = tuple[tuple[str, tuple[int, ...]], ...]
 # The whole of a file against the network's parameters with its usual classifier: another one, running statistics and
 # auxiliary heads lie in between.
 LEAST, MOST = 0.4, 2.5
@@ -108,23 +109,39 @@ def identify(file: Path, /, *, trust: bool = False) -> Identified:
 
 
 def find_candidates(tensors: dict[str, Tensor], names: Iterable[str]) -> Iterable[Candidate]:
-    """Every network of ``names`` that the tensors fit, in any library's layout or in ours."""
+    """Every network of ``names`` that the tensors fit: those that a library writes so, or we do, then those that have
+    the same keys and shapes as one of them."""
     from convarium.console import counting
 
     numbers = sum(tensor.numel() for tensor in tensors.values())
     near = [name for name in names if LEAST < numbers / all_facts()[name].counts.params < MOST]
+    found: dict[Shapes, Candidate] = {}
+    shapes: dict[str, Shapes] = {}
+    written = set()
     with counting("comparing", len(near)) as tick:
         for done, name in enumerate(near, 1):
             network = create_on_meta(name)
-            if tensors.keys() == network.state_dict().keys():
-                yield from _sized(name, OURS, None, tensors)
-            # A library's own layout for this network first; then those of others with the same keys.
-            known = [(library, layout) for library in LIBRARIES for layout in layouts(library)]
-            known.sort(key=lambda pair: not pair[1].fits(name))
-            matching = [pair for pair in known if pair[1].matches(network, tensors)]
-            for library, layout in matching[:1]:
-                yield from _sized(name, library, layout, tensors)
+            shapes[name] = tuple((key, tuple(tensor.shape)) for key, tensor in network.state_dict().items())
+            for candidate in _written(network, tensors):
+                found.setdefault(shapes[name], candidate)
+                written.add(name)
+                yield candidate
             tick(done)
+    for name in near:
+        if name not in written and shapes[name] in found:
+            yield replace(found[shapes[name]], network=name, writes=found[shapes[name]].library == OURS)
+
+
+def _written(network: Network, tensors: dict[str, Tensor]) -> Iterable[Candidate]:
+    """The network as we write it, or as the first library does that has it."""
+    if tensors.keys() == network.state_dict().keys():
+        yield from _sized(network.name, OURS, None, tensors)
+        return
+    for library in LIBRARIES:
+        layout = find_layout(library, network.name)
+        if layout and layout.matches(network, tensors):
+            yield from _sized(network.name, library, layout, tensors)
+            return
 
 
 def _sized(name: str, library: str, layout: Layout | None, tensors: dict[str, Tensor]) -> Iterable[Candidate]:

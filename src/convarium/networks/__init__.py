@@ -326,8 +326,8 @@ def _load(network: Network, weights: str | None, card: Card | None, *, classes: 
     source = fetch_card(card) if card else find_source(network.name, str(weights))
     if said := load_source(network, source, adapted):
         stderr().print(said)
-    if card := card or source.card:
-        network.use_preprocessing(card.size, card.mean, card.std, card.interpolation, card.crop_pct)
+    if source.preprocessing:
+        network.use_preprocessing(*source.preprocessing)
 
 
 def create_on_meta(name: str, **arguments: Any) -> Network:

@@ -164,6 +164,8 @@ class Layout:
     def matches(self, network: nn.Module, theirs: Collection[str]) -> bool:
         """Whether the keys are those of ``network`` in this layout, all of them and none more."""
         found = self._today(dict.fromkeys(theirs)).keys()
+        if not self._begins_and_ends_alike(network, found):
+            return False
         left = found - self._known(network)
         return self._needed(network) <= found and all(_matches(key, self.spare) for key in left)
 
@@ -182,6 +184,12 @@ class Layout:
     def _needed(self, network: nn.Module) -> set[str]:
         keys = self.keys(network)
         return {keys[key] for key in keys if self._default(key) is None} | {*self.biases(network).values()}
+
+    def _begins_and_ends_alike(self, network: nn.Module, found: Collection[str]) -> bool:
+        """Whether the first and the last key are there: this sorts out most layouts at once."""
+        names = self._names(network)
+        ours = [k for k in network.state_dict() if _number(self.absent, k) is None and self._default(k) is None]
+        return all(self._rename(key, names) in found for key in (ours[0], ours[-1]))
 
     def _known(self, network: nn.Module) -> set[str]:
         return {*self.keys(network).values(), *self.biases(network).values()}

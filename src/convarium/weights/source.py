@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+import json
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,17 +21,37 @@ if TYPE_CHECKING:
     from convarium.weights.layout import Layout
 
 HUB = "hf-hub:"
+CONFIG = "config.json"
 
 Adapt = Callable[[dict[str, "Tensor"]], dict[str, "Tensor"]]
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file of weights here, the ``card`` it is if that is known, and whether a pickle in it may be read."""
+    """A file of weights here, the ``card`` it is if that is known, whether a pickle in it may be read, and the
+    ``config.json`` in the hub's layout that lies beside it."""
 
     path: Path
     card: Card | None = None
     trusted: bool = False
+    config: Path | None = None
+
+    @property
+    def preprocessing(self) -> tuple[int, Sequence[float], Sequence[float], str, float] | None:
+        """What makes the weights valid, as :meth:`Network.use_preprocessing` takes it; ``None`` where nothing says.
+
+        Raises:
+            DataError: a configuration that is not one of the hub's.
+        """
+        if self.card:
+            return self.card.size, self.card.mean, self.card.std, self.card.interpolation, self.card.crop_pct
+        if self.config is None:
+            return None
+        try:
+            told = json.loads(self.config.read_text(encoding="utf-8"))["pretrained_cfg"]
+            return told["input_size"][1], told["mean"], told["std"], told["interpolation"], told["crop_pct"]
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{self.config} does not say how images are prepared ({error}): put it back") from None
 
 
 def named_card(network: str, weights: str) -> Card | None:
@@ -55,9 +76,11 @@ def find_source(network: str, weights: str) -> Source:
     if weights.startswith(HUB):
         from convarium.weights.fetch import fetch, hf_url
 
-        return Source(fetch(hf_url(weights.removeprefix(HUB), WEIGHTS)))
+        repository = weights.removeprefix(HUB)
+        return Source(fetch(hf_url(repository, WEIGHTS)), config=fetch(hf_url(repository, CONFIG)))
     path = Path(weights)
-    path = path / WEIGHTS if path.is_dir() else path
+    if path.is_dir():
+        return Source(path / WEIGHTS, config=path / CONFIG if (path / CONFIG).exists() else None)
     card = card_by_hash(path)
     return Source(path, card, trusted=card is not None)
 
