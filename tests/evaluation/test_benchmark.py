@@ -201,8 +201,13 @@ def test_python_takes_the_same_arguments():
 @pytest.mark.long
 def test_an_interrupt_ends_it_at_once():
     command = [sys.executable, "-m", "convarium", "benchmark", "resnet50", "--rounds", "1000", "--seconds", "600"]
+    # Jobs that a shell starts in the background ignore interrupts, and so would what this test starts.
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "NO_COLOR": "1"}
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "NO_COLOR": "1"},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     time.sleep(5)
     process.send_signal(signal.SIGINT)
