@@ -1,7 +1,6 @@
 """Training: the same bits from the same seed, from any interruption, and from a damaged last checkpoint."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -69,20 +68,8 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(images, whole, t
 
 
 @pytest.mark.parametrize("step", [1, 3, 4, 7])
-def test_a_run_stopped_at_any_step_goes_on_to_the_same_bits(images, whole, tmp_path, step, monkeypatch):
-    from convarium.training import progress
-
-    seen = 0
-    on_step = progress.TrainingProgress.on_step
-
-    def interrupt(self, *arguments):
-        nonlocal seen
-        seen += 1
-        on_step(self, *arguments)
-        if seen == step:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(progress.TrainingProgress, "on_step", interrupt)
+def test_a_run_stopped_at_any_step_goes_on_to_the_same_bits(images, whole, tmp_path, step, monkeypatch, interrupt_at):
+    interrupt_at(step)
     output = tmp_path / "run"
     with pytest.raises(ConvariumError, match=r"a checkpoint is written; to go on: convarium train .* --resume") as stop:
         train(str(images), output=output, **OPTIONS)

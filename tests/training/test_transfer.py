@@ -1,9 +1,7 @@
 """Transfer: what is frozen keeps every byte, each stage moves at its rate, weights keep what makes them valid."""
 
 import json
-import os
 import shutil
-import signal
 from pathlib import Path
 
 import numpy as np
@@ -353,20 +351,10 @@ def test_the_same_seed_gives_the_same_bytes(run, others, tuned, tmp_path):
 
 
 @pytest.mark.parametrize("step", [1, 4])
-def test_a_fine_tuning_stopped_at_any_step_goes_on_to_the_same_bytes(run, others, tuned, tmp_path, step, monkeypatch):
-    from convarium.training import progress
-
-    seen = 0
-    on_step = progress.TrainingProgress.on_step
-
-    def interrupt(self, *arguments):
-        nonlocal seen
-        seen += 1
-        on_step(self, *arguments)
-        if seen == step:
-            os.kill(os.getpid(), signal.SIGINT)
-
-    monkeypatch.setattr(progress.TrainingProgress, "on_step", interrupt)
+def test_a_fine_tuning_stopped_at_any_step_goes_on_to_the_same_bytes(
+    run, others, tuned, tmp_path, step, monkeypatch, interrupt_at
+):
+    interrupt_at(step)
     output = tmp_path / "run"
     with pytest.raises(ConvariumError, match=r"to go on: convarium train .* --model resnet20_cifar .* --resume"):
         train(str(others), output=output, **options(run))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +13,7 @@ from convarium.networks import check_name, create_model
 from convarium.runs import check_output, clear_output, load_run, save_run
 from convarium.weights.labels import class_names
 from convarium.weights.layouts import LIBRARIES, find_layout
-from convarium.weights.source import Source, find_source, load_source
+from convarium.weights.source import find_source, load_source
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -66,7 +66,7 @@ def convert(
         return _write_for(to, file, output)
     check_output(output, data=None, overwrite=overwrite)
     source = find_source("", str(file))
-    source = Source(source.path, source.card, source.trusted or trust)
+    source = replace(source, trusted=source.trusted or trust)
     found = identify(file, trust=trust)
     candidate = found.certain
     if network:
@@ -80,8 +80,8 @@ def convert(
     model = create_model(candidate.network, num_classes=candidate.classes, in_chans=candidate.channels).eval()
     load_source(model, source)
     labels, notes = _class_names(candidate.classes, source.card)
-    if source.card:
-        model.use_preprocessing(*_settings(source.card))
+    if source.preprocessing:
+        model.use_preprocessing(*source.preprocessing)
     else:
         notes.append("preprocessing: the network's paper's; the file does not say its own")
     clear_output(output)
@@ -91,10 +91,6 @@ def convert(
         converted={"file": Path(file).name, "library": candidate.library},
     )  # fmt: skip
     return Converted(str(file), candidate.network, candidate.library, str(output), candidate.classes, notes)
-
-
-def _settings(card: Card) -> tuple[Any, ...]:
-    return card.size, card.mean, card.std, card.interpolation, card.crop_pct
 
 
 def _preprocessing(model: Network) -> Preprocessing:

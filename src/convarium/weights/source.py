@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convarium.errors import DataError
+from convarium.facts import all_facts
 from convarium.tensors import WEIGHTS, check_fit
 from convarium.weights.cards import Card, all_cards, find_card
 from convarium.weights.layouts import LIBRARIES, layouts
@@ -48,10 +49,23 @@ class Source:
         if self.config is None:
             return None
         try:
-            told = json.loads(self.config.read_text(encoding="utf-8"))["pretrained_cfg"]
+            told = self._told()["pretrained_cfg"]
             return told["input_size"][1], told["mean"], told["std"], told["interpolation"], told["crop_pct"]
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (KeyError, TypeError) as error:
             raise DataError(f"{self.config} does not say how images are prepared ({error}): put it back") from None
+
+    @property
+    def network(self) -> str | None:
+        """The catalogue name in a configuration of ours; ``None`` where there is none."""
+        told = self._told() if self.config else {}
+        return told.get("architecture") if "convarium" in told else None
+
+    def _told(self) -> dict[str, Any]:
+        assert self.config is not None
+        try:
+            return dict(json.loads(self.config.read_text(encoding="utf-8")))
+        except (OSError, ValueError, TypeError) as error:
+            raise DataError(f"{self.config} is not a configuration ({error}): put it back") from None
 
 
 def named_card(network: str, weights: str) -> Card | None:
@@ -127,31 +141,39 @@ def load_source(network: Network, source: Source, adapt: Adapt = lambda tensors:
             f"function than {network.name}, though a file may fit both; build {source.card.network} for it"
         )
     theirs = read_tensors(source.path, trusted=source.trusted).tensors
-    found = find_writing(network, theirs)
-    if found is None:
-        ours = adapt(theirs)
-        check_fit(network, ours, source.path)
-        _assign(network, ours)
-        return ""
-    library, layout = found
-    _assign(network, layout.load(network, theirs, str(source.path), adapt))
-    if layout.fits(network.name):
-        return ""
-    return f"{source.path.name} is read as {network.name}, as asked; {library} writes others with these keys too"
-
-
-def _assign(network: Network, tensors: dict[str, Tensor]) -> None:
-    """Make the tensors the network's own, in its types: they are not copied, and it may stand on the meta device."""
+    layout = find_writing(network, theirs)
+    ours = layout.load(network, theirs, str(source.path), adapt) if layout else adapt(theirs)
+    check_fit(network, ours, source.path)
+    if source.network not in (None, network.name):
+        raise DataError(f"{source.config} says that these are the weights of {source.network}, not of {network.name}")
     own = network.state_dict()
-    network.load_state_dict({key: tensor.to(own[key].dtype) for key, tensor in tensors.items()}, assign=True)
+    # Assigned, not copied: the network may stand on the meta device.
+    network.load_state_dict({key: tensor.to(own[key].dtype) for key, tensor in ours.items()}, assign=True)
+    alike = look_alikes(network.name)
+    if source.card or source.network or not alike:
+        return ""
+    return (
+        f"{source.path.name} is read as {network.name}, as asked; as many parameters in the same stages have "
+        f"{', '.join(alike)}, which are other functions"
+    )
 
 
-def find_writing(network: Network, theirs: dict[str, Tensor]) -> tuple[str, Layout] | None:
-    """Library and layout that a file is written in, for ``network``: one of its own first, else one whose keys are the
-    same; ``None`` where the keys are ours, or nobody's."""
-    if theirs.keys() >= {key for key in network.state_dict() if not key.startswith("head.classifier")}:
+def look_alikes(name: str) -> list[str]:
+    """Networks whose files may have the same keys and shapes: as many parameters in stages of the same names."""
+    own = all_facts().get(name)
+    return [
+        other.name
+        for other in all_facts().values()
+        if own and other.name != name and (other.counts.params, [*other.stages]) == (own.counts.params, [*own.stages])
+    ]
+
+
+def find_writing(network: Network, theirs: Collection[str]) -> Layout | None:
+    """The layout that a file with these keys is written in, for ``network``: one of its own first, else one whose keys
+    are the same; ``None`` where the keys are ours, or nobody's."""
+    if {*theirs} >= {key for key in network.state_dict() if not key.startswith("head.classifier")}:
         return None
-    known = [(library, layout) for library in LIBRARIES for layout in layouts(library)]
-    own = [(library, layout) for library, layout in known if layout.fits(network.name)]
-    matching = [pair for pair in [*own, *known] if pair[1].matches(network, theirs)]
-    return next(iter(matching or own), None)
+    known = [layout for library in LIBRARIES for layout in layouts(library)]
+    own = [layout for layout in known if layout.fits(network.name)]
+    matching = (layout for layout in [*own, *known] if layout.matches(network, theirs))
+    return next(matching, next(iter(own), None))  # where none matches, its own tells best what does not fit
