@@ -239,6 +239,7 @@ def test_a_runs_preprocessing_comes_with_its_weights(run, tmp_path):
         create_model(network.name, num_classes=3, weights=run)
 
 
+@pytest.mark.long
 def test_a_run_of_another_network_is_refused_even_where_all_keys_are_the_same(files, tmp_path):
     convert(files["resnet50"], output=tmp_path / "run", network="resnet50")
     with pytest.raises(DataError, match=r"the weights of resnet50, not of resnet50_v1_5"):
