@@ -441,7 +441,6 @@ def test_the_weights_are_not_overwritten_by_the_run_they_begin(run, others, tmp_
 
 
 @pytest.mark.long
-@pytest.mark.long
 def test_fine_tuning_beats_training_from_nothing(tmp_path):
     """Digits 5 to 9, twenty images each, from a net that knows 0 to 4; five epochs, all settings as they come."""
     from convarium.data.datasets import open_dataset
