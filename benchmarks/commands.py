@@ -7,9 +7,11 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 ROUNDS = 5
+FOLDER = tempfile.TemporaryDirectory()  # for what the commands write
 IMPORT_TORCH = [sys.executable, "-c", "import torch"]
 COMMANDS = [
     "list",
@@ -21,8 +23,8 @@ COMMANDS = [
     "describe senet154",
     "describe preact_resnet1001_cifar",
     "describe resnet1202_cifar",
-    "describe resnet50 --svg /dev/stdout",
-    "describe inception_resnet_v2_slim --svg /dev/stdout",
+    "describe resnet50 --svg network.svg",
+    "describe inception_resnet_v2_slim --svg network.svg",
     "diff resnet50 se_resnet50",
     "claims",
 ]
@@ -31,7 +33,7 @@ COMMANDS = [
 def measure(command: list[str]) -> tuple[float, float]:
     """Seconds, and MiB at the peak."""
     began = time.perf_counter()
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=FOLDER.name)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         sys.exit(f"{' '.join(command)} failed with status {status}")
