@@ -1,6 +1,7 @@
 """The command line as a user meets it: exit codes, one-line errors, one JSON document, nothing else on stdout."""
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -232,3 +233,17 @@ def test_train_from_the_command_line(images, tmp_path):
     assert done.stderr.count("held-out error") == 2 and "\x1b" not in done.stderr and "threads" in done.stderr
     again = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert again.returncode == 2 and "already holds a run" in again.stderr and again.stdout == ""
+
+
+def test_a_pipe_is_written_into_and_not_replaced(tmp_path):
+    from threading import Thread
+
+    from convarium.atomic import write_text
+
+    pipe, read = tmp_path / "pipe", []
+    os.mkfifo(pipe)
+    reader = Thread(target=lambda: read.append(pipe.read_text()))
+    reader.start()
+    write_text(pipe, "<svg/>")
+    reader.join(10)
+    assert read == ["<svg/>"] and not pipe.is_file() and os.listdir(tmp_path) == ["pipe"]

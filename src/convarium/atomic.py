@@ -30,7 +30,10 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_bytes(path: Path, data: bytes) -> None:
-    """Replace ``path`` with ``data``, whole or not at all."""
+    """Replace ``path`` with ``data``, whole or not at all; what is no file (``/dev/stdout``) is written into."""
+    if path.exists() and not path.is_file() and not path.is_dir():
+        path.write_bytes(data)
+        return
     with replacing(path) as temporary:
         temporary.write_bytes(data)
 
