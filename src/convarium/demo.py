@@ -233,12 +233,13 @@ def _example(dataset: Dataset, output: Path) -> tuple[Path, str]:
 
 
 def _explain(run: Path, image: Path) -> str:
-    """Inline SVG of the explained image; the picture itself goes into the run's folder."""
-    from convarium.data.images import read_image
-    from convarium.explanation.explain import explain, explain_image
+    """Inline SVG of the explained image; the picture itself and its page go into the run's folder."""
+    from convarium.explanation.explain import explain
+    from convarium.explanation.gradcam import find
+    from convarium.explanation.subject import Subject, file_pictures
     from convarium.report.figures import to_svg
     from convarium.runs import load_run
 
     explain(run, [image])
     loaded = load_run(run)
-    return to_svg(explain_image(loaded, read_image(image, loaded.preprocessing.channels))[0])
+    return to_svg(next(find(Subject(loaded, file_pictures(loaded, [image])))).figure)

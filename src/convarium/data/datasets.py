@@ -52,6 +52,19 @@ class Dataset:
         """The split to judge on: ``test`` where there is one, else ``val``."""
         return "test" if "test" in self.splits else "val"
 
+    def positions(self, split: str) -> np.ndarray:
+        """Of the images of a split; ``"held-out"`` is :attr:`held_out`, ``"all"`` every image.
+
+        Raises:
+            DataError: no such split.
+        """
+        if split == "all":
+            return np.arange(len(self.labels))
+        chosen = self.held_out if split == "held-out" else split
+        if chosen not in self.splits:
+            raise DataError(f"{self.name} has no {split} images; splits: {', '.join(self.splits)}, all")
+        return self.splits[chosen]
+
     @property
     def fingerprint(self) -> str:
         """A hash of the images' names, sizes and labels: the same folder gives the same."""

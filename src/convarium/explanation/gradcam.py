@@ -3,11 +3,16 @@ ICCV 2017, Section 3, Eqs. 1 and 2."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from convarium.explanation.figures import heat_figure
+from convarium.explanation.subject import Finding, Subject
 from convarium.network import Network
+from convarium.report.figures import plain
 
 SMALLEST_MAP = 4  # pixels a side: a coarser map says nothing about where
 
@@ -46,3 +51,17 @@ def coarsest_stage(model: Network, images: Tensor) -> str:
     shapes = model.stage_shapes(images.shape[1:])
     wide = [name for name, shape in shapes.items() if min(shape[1:]) >= SMALLEST_MAP]
     return wide[-1] if wide else next(iter(shapes))
+
+
+def find(subject: Subject) -> Iterator[Finding]:
+    """A heat map per picture, for the class and at the stage asked for."""
+    run = subject.run
+    for picture in subject.pictures:
+        target = subject.target(picture)
+        stage = subject.stage or coarsest_stage(run.model, picture.x)
+        heat = grad_cam(run.model, picture.x, torch.tensor([target]), stage)[0].numpy()
+        name = run.class_names[target]
+        title = f"evidence for {plain(name)!r} at {stage}"
+        figure = heat_figure(picture.seen, heat, run.class_names, picture.logits.softmax(0).numpy(), name, title)
+        says = f"evidence for {name} at {stage}: the redder, the more this place speaks for the class"
+        yield Finding(picture.name, figure, says, {"class": name, "stage": stage}, heat)

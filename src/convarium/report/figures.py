@@ -135,49 +135,14 @@ def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[s
             if count:
                 colour = "white" if parts[i, j] > 0.5 else "#D55E00" if i != j else INK
                 axes.text(j, i, str(count), ha="center", va="center", color=colour, fontsize=8)
-        labels = [_plain(name) for name in class_names]
+        labels = [plain(name) for name in class_names]
         axes.set_xticks(range(len(labels)), labels, rotation=90 if max(map(len, labels)) > 3 else 0)
         axes.set_yticks(range(len(labels)), labels)
     axes.set(xlabel="predicted", ylabel="true")
     return figure
 
 
-def explanation_figure(
-    seen: np.ndarray, heat: np.ndarray, class_names: Sequence[str], probabilities: np.ndarray, target: str, stage: str
-) -> Figure:
-    """The image as the network sees it, the evidence over it, and the five likeliest classes.
-
-    Args:
-        seen: ``(H, W, C)`` in 0..1.
-        heat: ``(H, W)`` in 0..1.
-        class_names: one per output.
-        probabilities: ``(classes,)``.
-        target: the class that the heat speaks of.
-        stage: where it was taken.
-    """
-    figure, (left, middle, right) = new_figure(8.4, 2.9, columns=3)
-    luma = (0.299, 0.587, 0.114) if seen.shape[2] == 3 else (1.0,)
-    grey = seen @ np.array(luma)
-    left.imshow(grey if seen.shape[2] == 1 else seen, cmap="gray", vmin=0, vmax=1)
-    middle.imshow(0.35 + 0.5 * grey, cmap="gray", vmin=0, vmax=1)  # pale, so that the colour is the evidence
-    middle.imshow(heat, cmap="autumn_r", vmin=0, vmax=1, alpha=0.85 * heat)
-    for axes in (left, middle):
-        axes.set_axis_off()
-    left.set_title("what the network sees", fontsize=10)
-    middle.set_title(f"evidence for {_plain(target)!r} at {stage}", fontsize=10)
-    order = np.argsort(-probabilities)[:5]
-    values = 100 * probabilities[order]
-    right.barh(range(len(order)), values, color=[COLOURS[0] if class_names[i] == target else "#999999" for i in order])
-    right.set_yticks(range(len(order)), [_plain(class_names[i]) for i in order])
-    right.invert_yaxis()
-    right.set(xlim=(0, 118), xticks=[0, 50, 100])
-    right.set_title("probability, %", fontsize=10)
-    for place, value in enumerate(values):
-        right.text(value + 2, place, f"{value:.1f}", va="center", fontsize=8, color=INK)
-    return figure
-
-
-def _plain(name: str) -> str:
+def plain(name: str) -> str:
     """A name as matplotlib draws it to the letter: a dollar sign would begin a formula."""
     return name.replace("$", r"\$")
 
