@@ -145,8 +145,7 @@ def _check(run: Run, class_name: str | None, stage: str | None, channel: int | N
     if class_name is not None and class_name not in run.class_names:
         raise UsageError(f"no class {class_name!r}; {nearest(class_name, run.class_names)}")
     if stage is not None and stage not in run.model.stages:
-        hint = f"{nearest(stage, run.model.stages)}; stages: {', '.join(run.model.stages)}"
-        raise UsageError(f"{run.model.name} has no stage {stage!r}; {hint}")
+        raise UsageError(f"{run.model.name} has no stage {stage!r}; stages: {', '.join(run.model.stages)}")
     if channel is not None:
         if stage is None:
             raise UsageError(f"channel {channel} of which stage? add --stage; stages: {', '.join(run.model.stages)}")
