@@ -30,7 +30,9 @@ def linear(network, monkeypatch):
         elif not list(module.children()):
             module.register_forward_hook(follow)
     monkeypatch.setattr(nn.functional, "max_pool2d", mean_pool)
-    monkeypatch.setattr(nn.functional, "pad", lambda x, sides, value=0.0: torch.ops.aten.constant_pad_nd(x, sides, 0.0))
+    monkeypatch.setattr(
+        nn.functional, "pad", lambda x, sides, mode="constant", value=0.0: torch.ops.aten.constant_pad_nd(x, sides, 0.0)
+    )
     return network.eval()
 
 
