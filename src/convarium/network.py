@@ -183,6 +183,7 @@ class Network(nn.Module):
         super().__init__()
         self.name = type(self).__name__
         self.arguments: dict[str, Any] = {}
+        self.plan: dict[str, dict[str, Any] | None] = {}  # how it differs from the catalogue's (convarium.plan)
         self.stages = nn.ModuleDict(stages)
         self.head = head
         head.image_size = "x".join(map(str, input_size[1:]))

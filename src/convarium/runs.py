@@ -94,6 +94,7 @@ def save_run(
             "preprocessing": asdict(preprocessing),
             "data": data,
             "threads": threads,
+            **({"plan": model.plan} if model.plan else {}),
             **own,
         },
     }
@@ -116,6 +117,7 @@ def load_run(path: str | Path) -> Run:
         DataError: no such folder, no weights in it, or weights and configuration that do not fit.
     """
     from convarium.networks import create_model
+    from convarium.plan import apply_plan
 
     path = Path(path)
     config = read_config(path)
@@ -132,6 +134,7 @@ def load_run(path: str | Path) -> Run:
     if class_hash(classes) != known_hash:
         raise DataError(f"{path / CONFIG}: label_names are not those the network was trained with: put them back")
     model = create_model(name, num_classes=count, global_pool=pool, **arguments)
+    apply_plan(model, own.get("plan", {}))
     load_weights(model, path)
     if _file_hash(path / WEIGHTS) != weights_hash:
         raise DataError(f"{path / WEIGHTS} was altered since {CONFIG} was written: train again, or restore it")
