@@ -32,9 +32,9 @@ fast: $(READY)
 PEERS := torchvision timm cadene pytorchcv keras
 parity: $(READY)
 	test -x .parity/bin/python || $(PYTHON) -m venv .parity
-	.parity/bin/pip install --quiet torch==2.13.0 numpy pillow safetensors h5py keras pyyaml huggingface_hub six scipy requests
+	.parity/bin/pip install --quiet torch==2.13.0 numpy pillow rich safetensors h5py keras pyyaml huggingface_hub six scipy requests
 	.parity/bin/pip install --quiet --no-deps torchvision timm==1.0.31 pretrainedmodels==0.7.4 pytorchcv==0.0.74
-	cd tests/parity && for peer in $(PEERS); do KERAS_BACKEND=torch ../../.parity/bin/python peers.py ../../.parity/files $$peer; done
+	for peer in $(PEERS); do PYTHONPATH=src .parity/bin/python tests/parity/peers.py .parity/files $$peer; done
 	$(BIN)/python tests/parity/check.py .parity/files > benchmarks/parity.md
 
 # What is generated from facts and networks; tests hold it to them.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from convarium.network import Network
 
@@ -29,7 +29,7 @@ def adapt(
     if classes:
         notes += _adapt_classifier(adapted, wanted)
     if channels:
-        notes += _adapt_first_convolution(adapted, wanted, _first_kernel(network))
+        notes += _adapt_first_convolution(adapted, wanted, first_kernel(network))
     return adapted, notes
 
 
@@ -72,7 +72,8 @@ def adapt_kernel(kernel: Tensor, channels: int) -> Tensor:
     return (repeated * (own / channels)).to(kernel.dtype)
 
 
-def _first_kernel(network: Network) -> str:
+def first_kernel(network: nn.Module) -> str:
+    """The key of the first convolution's kernels."""
     from torch import nn
 
     return next(f"{name}.weight" for name, module in network.named_modules() if isinstance(module, nn.Conv2d))

@@ -15,10 +15,11 @@ from convarium.exchange.cards import list_cards, show
 from convarium.exchange.convert import convert
 from convarium.exchange.identify import identify
 from convarium.networks import CATALOGUE, create_on_meta
-from convarium.weights.cards import all_cards, read_cards
+from convarium.weights.cards import all_cards, find_card, read_cards
 from convarium.weights.labels import class_names
 from convarium.weights.layouts import LIBRARIES, find_layout, layouts
-from convarium.weights.source import Source, load_source, look_alikes
+from convarium.weights.loading import load_source, look_alikes
+from convarium.weights.source import Source
 
 
 @pytest.fixture(scope="module")
@@ -94,8 +95,9 @@ def test_create_model_reads_other_libraries_files_and_says_what_was_decided(file
     )
     create_model("resnet50", num_classes=7, weights=str(files["resnet50"]))
     assert "is read as resnet50, as asked" in " ".join(capsys.readouterr().err.split())
-    create_model("resnet18", weights=str(files["resnet18"]))
-    assert capsys.readouterr().err == ""  # nothing is like it
+    create_model("resnet18", weights=str(files["resnet18"]))  # nothing is like it
+    told = "resnet18.safetensors does not say how its images are prepared: taken as for torchvision:IMAGENET1K_V1\n"
+    assert capsys.readouterr().err == told
     fresh = create_model("resnet18", num_classes=3, in_chans=1, weights=str(files["resnet18"]))
     said = capsys.readouterr().err
     assert "a fresh classifier for 3 classes" in said and "summed" in said
@@ -116,7 +118,7 @@ def test_a_hash_decides_where_keys_do_not(files, monkeypatch):
     source = Source(files["resnet50"], card)
     with pytest.raises(DataError, match="by its hash: that is another function than resnet50"):
         load_source(create_model("resnet50", num_classes=7), source)
-    assert load_source(create_model("resnet50_v1_5", num_classes=7), source) == ""
+    assert load_source(create_model("resnet50_v1_5", num_classes=7), source) == []
 
 
 @pytest.mark.long
@@ -199,7 +201,8 @@ def test_a_card_makes_the_preprocessing_and_the_classes(networks, tmp_path, monk
     file = tmp_path / "resnet18-00000000.safetensors"
     save_file(find_layout("torchvision", "resnet18").save(networks["resnet18"]), file)
     digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    card = replace(cards.find_card("resnet18", "torchvision"), url=file.as_uri(), sha256=digest, size=160, crop_pct=0.9)
+    made = dict(url=file.as_uri(), checksum=f"sha256:{digest}", size=160, crop_pct=0.9)
+    card = replace(cards.find_card("resnet18", "torchvision"), **made)
     monkeypatch.setattr(source, "fetch_card", lambda card: Source(file, card, trusted=True))
     monkeypatch.setattr(cards, "all_cards", lambda: (card,))
     network = create_model("resnet18", pretrained=True).eval()
@@ -207,6 +210,67 @@ def test_a_card_makes_the_preprocessing_and_the_classes(networks, tmp_path, monk
     x = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         assert torch.equal(network(x), networks["resnet18"](x))
+
+
+def test_a_file_of_unknown_origin_is_prepared_for_as_its_librarys_own_are(tmp_path, capsys):
+    """Keras' ResNets take blue, green, red of 0 to 255; so does one that says nothing, unless told otherwise."""
+    theirs = create_model("resnet50", num_classes=4).eval()
+    layout, x = find_layout("keras", "resnet50"), torch.randn(1, 3, 64, 64)
+    file = tmp_path / "mine.safetensors"
+    save_file(layout.save(theirs, bgr=True), file)
+    ours = create_model("resnet50", num_classes=4, weights=file).eval()
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-4)
+    assert ours.pretrained_cfg["mean"] == pytest.approx((123.68 / 255, 116.779 / 255, 103.939 / 255))
+    assert ours.pretrained_cfg["std"] == pytest.approx((1 / 255,) * 3)
+    said = capsys.readouterr().err
+    assert (
+        "taken as for keras:imagenet, blue, green, red; where they are red, green, blue: convarium weights conv" in said
+    )
+    first = "stages.conv1.conv.weight"
+    told = load_source(plain := create_model("resnet50", num_classes=4), Source(file, bgr=False))
+    assert torch.equal(plain.state_dict()[first], theirs.state_dict()[first].flip(1))
+    assert told[-1].endswith("taken as for keras:imagenet, but red, green, blue")
+
+
+@pytest.mark.long
+def test_the_order_of_colours_is_asked_for_on_the_command_line(tmp_path, capsys):
+    network, file = create_model("resnet50", num_classes=4), tmp_path / "mine.safetensors"
+    save_file(find_layout("keras", "resnet50").save(network), file)
+    command = ["weights", "convert", str(file), "--network", "resnet50", "--output", str(tmp_path / "run")]
+    assert main(["weights", "identify", str(file), "--json"]) == 0
+    assert json.loads(capsys.readouterr().out)["candidates"][0]["bgr"]
+    key = "stages.conv1.conv.weight"
+    for option, turned in ([], True), (["--no-bgr"], False), (["--bgr"], True):
+        assert main([*command, "--overwrite", *option]) == 0
+        kernel = load_file(tmp_path / "run" / "model.safetensors")[key]
+        assert torch.equal(kernel, network.state_dict()[key].flip(1) if turned else network.state_dict()[key])
+    for option in [], ["--no-bgr"]:
+        assert main(["weights", "convert", str(tmp_path / "run"), "--to", "keras", "--output", str(file), *option]) == 0
+        written = load_file(file)["conv1_conv/kernel"].permute(3, 2, 0, 1)
+        assert torch.equal(written, kernel if option else kernel.flip(1))
+
+
+def test_a_card_without_an_address_says_where_its_file_is():
+    with pytest.raises(UsageError, match=r"no address of resnet50_caffe caffe:msra is known: it is ResNet-50-model"):
+        create_model("resnet50_caffe", weights="caffe:msra")
+
+
+@pytest.mark.parametrize("named", ["resnet50_weights_tf_dim_ordering_tf_kernels.h5", "mine-DIGITS.h5"])
+def test_a_file_is_known_by_a_hash_of_any_kind(named, tmp_path, monkeypatch):
+    """By its library's name for it, or by digits in its name; any other file is not read for it."""
+    import hashlib
+    from dataclasses import replace
+
+    from convarium.weights import source
+
+    digest = hashlib.md5(b"weights").hexdigest()
+    card = replace(find_card("resnet50", "keras:imagenet"), checksum=f"md5:{digest}")
+    monkeypatch.setattr(source, "all_cards", lambda: (card,))
+    for name, content, known in ((named, b"weights", True), (named, b"others", False), ("x.h5", b"weights", False)):
+        file = tmp_path / name.replace("DIGITS", digest[:8])
+        file.write_bytes(content)
+        assert source.card_by_hash(file) == (card if known else None)
 
 
 def test_bad_cards_are_refused():

@@ -7,12 +7,13 @@ import sys
 from pathlib import Path
 
 import torch
-from pairs import PAIRS, Pair
 from safetensors.torch import load_file
 
 from convarium import create_model
+from convarium.exchange.pairs import PAIRS, Pair
 from convarium.weights.files import read_tensors
 from convarium.weights.layouts import find_layout
+from convarium.weights.source import takes_bgr
 
 LIMIT = 1e-5  # of the largest logit
 
@@ -25,7 +26,8 @@ def compare(pair: Pair, weights: Path, answers: Path) -> tuple[list[float], bool
     layout = find_layout(pair.library, pair.ours)
     if layout is None:
         raise SystemExit(f"{pair.library} has no layout for {pair.ours}")
-    ours = layout.load(network, theirs, weights.name)
+    bgr = takes_bgr(pair.ours, pair.library)
+    ours = layout.load(network, theirs, weights.name, bgr=bgr)
     network.load_state_dict(ours)
     held = load_file(answers)
     differences = []
@@ -33,8 +35,8 @@ def compare(pair: Pair, weights: Path, answers: Path) -> tuple[list[float], bool
         for i in range(len(held) // 2):
             expected = held[f"logits{i}"]
             differences.append(float((network(held[f"input{i}"]) - expected).abs().max() / expected.abs().max()))
-    written = layout.save(network)
-    again = layout.load(network, written, "what was written")
+    written = layout.save(network, bgr=bgr)
+    again = layout.load(network, written, "what was written", bgr=bgr)
     back = all(torch.allclose(again[key], ours[key], rtol=1e-6, atol=1e-7) for key in ours)
     return differences, back
 

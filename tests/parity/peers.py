@@ -3,21 +3,20 @@
 python tests/parity/peers.py FOLDER LIBRARY [ENTRY ...]
 
 For each pair it writes FOLDER/<library>-<number>.safetensors (or .h5) with the weights under the peer's own keys, and
-FOLDER/<library>-<number>.io.safetensors with ``input0``, ``logits0``, ``input1``, ``logits1``. It needs nothing of ours
-but ``pairs.py``.
+FOLDER/<library>-<number>.io.safetensors with ``input0``, ``logits0``, ``input1``, ``logits1``.
 """
 
-import os
 import sys
-from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from pairs import PAIRS, Pair
 from safetensors.torch import save_file
 from torch import Tensor, nn
+
+from convarium.exchange.pairs import PAIRS, Pair
+from convarium.exchange.peers import Keras, build
+from convarium.weights.source import takes_bgr
 
 # torchvision's wheel, which timm and pretrainedmodels import too, looks for compiled operators that do not come with a
 # CPU build of torch.
@@ -26,98 +25,40 @@ OPERATORS.define("nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor
 OPERATORS.define("qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor")
 
 
-def torchvision(pair: Pair) -> nn.Module:
-    from torchvision import models
+def randomise_keras(model: Keras, size: int) -> None:
+    """As for torch's. Keras orders its sums otherwise than torch, so that a deep random network shows its own
+    rounding: the more layers, the larger the shifts beside the gains."""
+    from keras.layers import BatchNormalization
 
-    return getattr(models, pair.entry)(**pair.options)
-
-
-def timm(pair: Pair) -> nn.Module:
-    import timm
-
-    return timm.create_model(pair.entry, **pair.options)
-
-
-def cadene(pair: Pair) -> nn.Module:
-    import pretrainedmodels
-
-    if pair.entry == "cafferesnet101":  # its function takes the classes from the file that it is given
-        from pretrainedmodels.models.cafferesnet import Bottleneck, ResNet
-
-        return ResNet(Bottleneck, [3, 4, 23, 3])
-    return getattr(pretrainedmodels, pair.entry)(pretrained=None, **pair.options)
-
-
-def pytorchcv(pair: Pair) -> nn.Module:
-    from pytorchcv.model_provider import get_model
-
-    return get_model(pair.entry, **pair.options)
+    norms = [layer for layer in model.made.layers if isinstance(layer, BatchNormalization)]
+    usual = (0.5 if len(norms) < 100 else 1.0) if norms else 0.1
+    for layer in model.made.layers:
+        shift = 1.0 if layer in norms and not layer.scale else usual
+        for variable in layer.trainable_variables:
+            if variable.name == "gamma":
+                variable.assign(torch.empty(variable.shape).uniform_(-0.2, 1.0))
+            elif len(variable.shape) == 1:  # biases and betas
+                variable.assign(shift * torch.randn(variable.shape))
+            elif not norms:  # Glorot's start lets the images fade on their way through rectifiers
+                variable.assign(2**0.5 * variable.value)
+    for norm in norms:
+        norm.momentum = 0.0
+    if norms:
+        with torch.no_grad():
+            model(torch.randn(4, 3, size, size), training=True)
 
 
-class Keras:
-    """A network of Keras, called as torch's are: on images whose channels come first, of any size."""
+def save_keras(model: Keras, stem: str, kind: str) -> None:
+    """``h5``: the form of all files that Keras applications have published."""
+    if kind != "h5":
+        return model.made.save(f"{stem}.keras") if kind == "keras" else model.made.save_weights(f"{stem}.{kind}")
+    import h5py
+    from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
 
-    def __init__(self, pair: Pair) -> None:
-        os.environ["KERAS_BACKEND"] = "torch"
-        from keras import applications
-
-        build = getattr(applications, pair.entry)
-        self.make = lambda size: build(
-            weights=None, classifier_activation=None, input_shape=(size, size, 3), **pair.options
-        )
-        self.networks = {pair.size: self.make(pair.size)}
-        self.made = self.networks[pair.size]
-
-    def eval(self) -> "Keras":
-        return self
-
-    def __call__(self, x: Tensor, training: bool = False) -> Tensor:
-        size = x.shape[-1]
-        if size not in self.networks:
-            self.networks[size] = self.make(size)
-            self.networks[size].set_weights(self.made.get_weights())
-        return self.networks[size](x.permute(0, 2, 3, 1), training=training)
-
-    def randomise(self, size: int) -> None:
-        """As for torch's. Keras orders its sums otherwise than torch, so that a deep random network shows its own
-        rounding: the more layers, the larger the shifts beside the gains."""
-        from keras.layers import BatchNormalization
-
-        norms = [layer for layer in self.made.layers if isinstance(layer, BatchNormalization)]
-        usual = (0.5 if len(norms) < 100 else 1.0) if norms else 0.1
-        for layer in self.made.layers:
-            shift = 1.0 if layer in norms and not layer.scale else usual
-            for variable in layer.trainable_variables:
-                if variable.name == "gamma":
-                    variable.assign(torch.empty(variable.shape).uniform_(-0.2, 1.0))
-                elif len(variable.shape) == 1:  # biases and betas
-                    variable.assign(shift * torch.randn(variable.shape))
-                elif not norms:  # Glorot's start lets the images fade on their way through rectifiers
-                    variable.assign(2**0.5 * variable.value)
-        for norm in norms:
-            norm.momentum = 0.0
-        if norms:
-            with torch.no_grad():
-                self(torch.randn(4, 3, size, size), training=True)
-
-    def save(self, stem: str, kind: str) -> None:
-        """``h5``: the form of all files that Keras applications have published."""
-        if kind != "h5":
-            return self.made.save(f"{stem}.keras") if kind == "keras" else self.made.save_weights(f"{stem}.{kind}")
-        import h5py
-        from keras.src.legacy.saving.legacy_h5_format import save_weights_to_hdf5_group
-
-        with h5py.File(f"{stem}.h5", "w") as file:
-            save_weights_to_hdf5_group(file, self.made)
+    with h5py.File(f"{stem}.h5", "w") as file:
+        save_weights_to_hdf5_group(file, model.made)
 
 
-BUILDERS: dict[str, Callable[[Pair], Any]] = {
-    "torchvision": torchvision,
-    "timm": timm,
-    "cadene": cadene,
-    "pytorchcv": pytorchcv,
-    "keras": Keras,
-}
 # Keras has three kinds of files; the others are h5.
 KERAS_FILES = {"ResNet101": "weights.h5", "InceptionV3": "keras"}
 
@@ -148,10 +89,10 @@ def write(folder: Path, number: int, pair: Pair, model: Any) -> None:
             logits = model(x).flatten(1)
             if (logits[0] - logits[1]).abs().max() < 0.01 * logits.abs().max():
                 raise SystemExit(f"{pair.entry} does not tell two images apart: its answers would hide errors")
-            answers |= {f"input{i}": x.flip(1) if pair.bgr else x, f"logits{i}": logits}
+            answers |= {f"input{i}": x.flip(1) if takes_bgr(pair.ours, pair.library) else x, f"logits{i}": logits}
     stem = folder / f"{pair.library}-{number}"
     if isinstance(model, Keras):
-        model.save(str(stem), KERAS_FILES.get(pair.entry, "h5"))
+        save_keras(model, str(stem), KERAS_FILES.get(pair.entry, "h5"))
     else:
         save_file({key: value.clone().contiguous() for key, value in model.state_dict().items()}, f"{stem}.safetensors")
     save_file(answers, f"{stem}.io.safetensors")
@@ -162,8 +103,8 @@ def main(folder: str, library: str, *entries: str) -> None:
     for number, pair in enumerate(PAIRS):
         if pair.library == library and (not entries or pair.entry in entries):
             torch.manual_seed(number)
-            model: Any = BUILDERS[library](pair).eval()
-            (model.randomise if isinstance(model, Keras) else partial(randomise, model))(pair.size)
+            model: Any = build(pair).eval()
+            (randomise_keras if isinstance(model, Keras) else randomise)(model, pair.size)
             write(Path(folder), number, pair, model)
             print(pair.library, pair.entry, flush=True)
 

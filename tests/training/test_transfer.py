@@ -23,7 +23,7 @@ from convarium.tensors import load_tensors, save_tensors
 from convarium.training.auxiliary import WithAuxiliary
 from convarium.training.loop import _step
 from convarium.training.optimizer import make_optimizer
-from convarium.training.transfer import freeze_parts
+from convarium.training.transfer import freeze_parts, read_base
 
 SMALL = dict(epochs=2, batch_size=8, threads=1)
 RECIPE = default_recipe("resnet20_cifar", "digits", 1000, 32, natural=False, optimizer="sgd")
@@ -324,10 +324,51 @@ def test_a_bare_file_is_prepared_for_as_the_network_itself(run, others, tmp_path
     file = tmp_path / "bare.safetensors"
     shutil.copy(run / "model.safetensors", file)
     train(str(others), model="resnet20_cifar", weights=file, output=tmp_path / "run", image_size=16, **SMALL)
-    assert f"{file} does not say how its images were prepared: as for resnet20_cifar itself" in capsys.readouterr().err
+    said = "bare.safetensors does not say how its images are prepared: taken as for resnet20_cifar itself"
+    assert said in capsys.readouterr().err
     network = create_on_meta("resnet20_cifar")
     settings = load_run(tmp_path / "run").preprocessing
     assert (settings.mean, settings.std) == (network.mean, network.std)
+
+
+def on_the_hub(folder: Path, monkeypatch) -> None:
+    """Every file of every repository is the one in ``folder``."""
+    monkeypatch.setattr("convarium.weights.fetch.fetch", lambda url, **_: folder / url.rpartition("/")[2])
+
+
+def test_a_run_on_the_hub_brings_its_network_and_preprocessing(run, others, tmp_path, monkeypatch):
+    on_the_hub(run, monkeypatch)
+    train(str(others), weights="hf-hub:owner/name", output=tmp_path / "run", **{**SMALL, "epochs": 1})
+    base, tuned = load_run(run), load_run(tmp_path / "run")
+    assert tuned.model.name == base.model.name and tuned.preprocessing == base.preprocessing
+
+
+@pytest.mark.parametrize("names", [["ant", "bee", "cat"], ["dog", "elk", "fox"], None])
+def test_a_repository_of_another_library_brings_its_preprocessing(run, images, tmp_path, monkeypatch, names, capsys):
+    """It does not name the network; where it names other classes, as many, the classifier is a fresh one."""
+    theirs = shutil.copytree(run, tmp_path / "theirs")
+    told = {"architecture": "resnet20", "num_classes": 3} | ({"label_names": names} if names else {})
+    prepared = {"input_size": [3, 16, 16], "mean": [0.1, 0.2, 0.3], "std": [0.5, 0.5, 0.5]}
+    told["pretrained_cfg"] = prepared | {"interpolation": "bicubic", "crop_pct": 0.9}
+    (theirs / "config.json").write_text(json.dumps(told))
+    on_the_hub(theirs, monkeypatch)
+    given = dict(weights="hf-hub:owner/name", output=tmp_path / "run", **{**SMALL, "epochs": 1}, learning_rate=1e-9)
+    with pytest.raises(UsageError, match="do not name their network"):
+        train(str(images), **given)
+    train(str(images), model="resnet20_cifar", **given)
+    settings = load_run(tmp_path / "run").preprocessing
+    assert (settings.size, settings.mean, settings.crop_pct) == (16, (0.1, 0.2, 0.3), 0.9)
+    fresh = names == ["dog", "elk", "fox"]
+    assert ("a fresh classifier: the weights' own is for dog, elk, fox" in capsys.readouterr().err) == fresh
+    before, after = (weights(each)["head.classifier.weight"] for each in (run, tmp_path / "run"))
+    assert torch.allclose(before, after, atol=1e-4) != fresh
+
+
+def test_a_card_knows_its_classes_by_both_names():
+    base = read_base("torchvision:IMAGENET1K_V1", "resnet18")
+    assert not base.differs_in_classes(base.class_names) and not base.differs_in_classes(base.synsets)
+    assert base.synsets[0] == "n01440764" and base.class_names[0] == "tench"
+    assert base.differs_in_classes(base.class_names[::-1]) and not base.differs_in_classes(["ant", "bee"])
 
 
 def options(run: Path) -> dict:

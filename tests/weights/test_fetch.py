@@ -1,13 +1,16 @@
 """Fetching from a server of our own that drops connections, forgets, redirects, and answers what servers answer."""
 
 import hashlib
+import io
 import os
 import re
 import subprocess
 import sys
 import threading
+import zipfile
 from collections import namedtuple
 from collections.abc import Callable
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -15,10 +18,14 @@ import pytest
 
 from convarium.errors import ConvariumError, DataError, UsageError
 from convarium.weights import fetch as fetching
+from convarium.weights.archive import fetch_member
+from convarium.weights.cards import find_card
 from convarium.weights.fetch import cache_folder, fetch, hf_url
+from convarium.weights.source import fetch_card
 
 CONTENT = bytes(range(256)) * 4000  # a megabyte
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
+SHA256_SUM = f"sha256:{SHA256}"
 PATH = "/models/net.pth"
 
 
@@ -120,10 +127,14 @@ def failing(error: type[Exception], match: str, *args, **kwargs) -> None:
 
 
 def test_a_file_is_fetched_once_and_kept_under_its_address(server, tmp_path):
-    path = fetch(server.url(), sha256=SHA256)
+    path = fetch(server.url(), checksum=SHA256_SUM)
     assert path == tmp_path / "home" / f"127.0.0.1_{server.server_port}" / "models" / "net.pth"
     assert path.read_bytes() == CONTENT
-    assert fetch(server.url(), sha256=SHA256.upper()) == fetch(server.url(), sha256=SHA256[:8]) == path
+    assert (
+        fetch(server.url(), checksum=f"sha256:{SHA256.upper()}")
+        == fetch(server.url(), checksum=f"sha256:{SHA256[:8]}")
+        == path
+    )
     assert len(server.requests) == 1
     assert files_of(tmp_path / "home") == ["net.pth", "net.pth.sha256"]
     checked = subprocess.run(["sha256sum", "-c", "net.pth.sha256"], cwd=path.parent, capture_output=True, text=True)
@@ -131,7 +142,7 @@ def test_a_file_is_fetched_once_and_kept_under_its_address(server, tmp_path):
 
 
 def test_a_name_of_ones_own(server, tmp_path):
-    assert fetch(server.url(), sha256=None, name="owner--net/model.pth") == tmp_path / "home/owner--net/model.pth"
+    assert fetch(server.url(), name="owner--net/model.pth") == tmp_path / "home/owner--net/model.pth"
     for name in ("../x", "/x", "a/../../x", "."):
         failing(UsageError, "leads nowhere else", server.url(), name=name)
 
@@ -143,7 +154,7 @@ def test_the_digits_in_a_name_are_its_hash(server):
 
 
 def test_another_hash_is_an_error_with_both_and_leaves_nothing(server, tmp_path):
-    failing(DataError, f"sha256 {SHA256} and not {'0' * 64}", server.url(), sha256="0" * 64)
+    failing(DataError, f"sha256 {SHA256} and not {'0' * 64}", server.url(), checksum=f"sha256:{'0' * 64}")
     assert files_of(tmp_path / "home") == []
 
 
@@ -152,17 +163,20 @@ def test_checksums_of_other_kinds(server, tmp_path):
     assert fetch(server.url("/a.h5"), checksum=f"md5:{md5}") == fetch(server.url("/a.h5"), checksum=f"sha1:{sha1}")
     failing(DataError, f"md5 {md5} and not {'1' * 32}", server.url("/b.h5"), checksum=f"md5:{'1' * 32}")
     for wrong in ("abc", "", "x" * 64):
-        failing(UsageError, "a hash is eight hexadecimal digits", server.url(), sha256=wrong)
-    failing(UsageError, "a hash is", server.url(), checksum="crc:12345678")
+        failing(UsageError, "a checksum is .*eight hexadecimal digits", server.url(), checksum=f"sha256:{wrong}")
+    failing(UsageError, "a checksum is", server.url(), checksum="crc:12345678")
 
 
 def test_a_cached_file_that_is_another_is_fetched_again(server):
-    path = fetch(server.url(), sha256=SHA256)
+    path = fetch(server.url(), checksum=SHA256_SUM)
     path.write_bytes(b"spoiled")
     os.utime(path, (path.stat().st_mtime + 10,) * 2)
-    assert fetch(server.url(), sha256=SHA256).read_bytes() == CONTENT
+    assert fetch(server.url(), checksum=SHA256_SUM).read_bytes() == CONTENT
     server.content = b"new" * 100
-    assert fetch(server.url(), sha256=hashlib.sha256(server.content).hexdigest()).read_bytes() == server.content
+    assert (
+        fetch(server.url(), checksum=f"sha256:{hashlib.sha256(server.content).hexdigest()}").read_bytes()
+        == server.content
+    )
 
 
 # --- connections that end
@@ -170,7 +184,7 @@ def test_a_cached_file_that_is_another_is_fetched_again(server):
 
 def test_a_dropped_connection_is_gone_on_with_from_where_it_stopped(server):
     server.drops = [100_000, 1, 0, 300_000]
-    assert fetch(server.url(), sha256=SHA256).read_bytes() == CONTENT
+    assert fetch(server.url(), checksum=SHA256_SUM).read_bytes() == CONTENT
     ranges = [request.get("Range") for request in server.requests]
     assert ranges == [None, "bytes=100000-", "bytes=100001-", "bytes=100001-", "bytes=400001-"]
     assert all(request["If-Range"] == '"one"' for request in server.requests[1:])
@@ -178,10 +192,10 @@ def test_a_dropped_connection_is_gone_on_with_from_where_it_stopped(server):
 
 def test_a_server_that_keeps_dropping_is_given_up_and_the_next_call_goes_on(server, tmp_path):
     server.drops = [500_000] + [0] * fetching.ATTEMPTS
-    failing(ConvariumError, "500,000 bytes are kept, and the same command goes on", server.url(), sha256=SHA256)
+    failing(ConvariumError, "500,000 bytes are kept, and the same command goes on", server.url(), checksum=SHA256_SUM)
     assert files_of(tmp_path / "home") == ["net.pth.part", "net.pth.part.version"]
     server.requests.clear()
-    assert fetch(server.url(), sha256=SHA256).read_bytes() == CONTENT
+    assert fetch(server.url(), checksum=SHA256_SUM).read_bytes() == CONTENT
     assert server.requests[0]["Range"] == "bytes=500000-"
     assert files_of(tmp_path / "home") == ["net.pth", "net.pth.sha256"]
 
@@ -189,7 +203,7 @@ def test_a_server_that_keeps_dropping_is_given_up_and_the_next_call_goes_on(serv
 def stop_at(server: Server, count: int) -> None:
     server.drops = [count] + [0] * fetching.ATTEMPTS
     with pytest.raises(ConvariumError):
-        fetch(server.url(), sha256=SHA256)
+        fetch(server.url(), checksum=SHA256_SUM)
     server.requests.clear()
 
 
@@ -197,19 +211,19 @@ def test_a_file_that_changed_meanwhile_is_fetched_from_the_start(server):
     server.content = b"old" * 10_000
     stop_at(server, 5000)
     server.content, server.tag = CONTENT, '"two"'
-    assert fetch(server.url(), sha256=SHA256).read_bytes() == CONTENT
+    assert fetch(server.url(), checksum=SHA256_SUM).read_bytes() == CONTENT
 
 
 def test_a_server_without_ranges_sends_it_all_again(server):
     stop_at(server, 5000)
     server.knows_ranges = False
-    assert fetch(server.url(), sha256=SHA256).read_bytes() == CONTENT
+    assert fetch(server.url(), checksum=SHA256_SUM).read_bytes() == CONTENT
 
 
 def test_without_a_version_nothing_is_gone_on_with(server):
     server.tag = ""
     stop_at(server, 5000)
-    assert fetch(server.url(), sha256=SHA256).read_bytes() == CONTENT
+    assert fetch(server.url(), checksum=SHA256_SUM).read_bytes() == CONTENT
     assert "Range" not in server.requests[0]
 
 
@@ -217,17 +231,17 @@ def test_a_part_that_is_whole_needs_no_more_bytes(server, tmp_path):
     stop_at(server, len(CONTENT) - 1)
     part = next((tmp_path / "home").rglob("*.part"))
     part.write_bytes(CONTENT)
-    assert fetch(server.url(), sha256=SHA256).read_bytes() == CONTENT  # 416, with its length
+    assert fetch(server.url(), checksum=SHA256_SUM).read_bytes() == CONTENT  # 416, with its length
     part.with_name("net.pth").unlink()
     part.write_bytes(CONTENT + b"more")
     part.with_name("net.pth.part.version").write_text('"one"')
-    assert fetch(server.url(), sha256=SHA256).read_bytes() == CONTENT
+    assert fetch(server.url(), checksum=SHA256_SUM).read_bytes() == CONTENT
 
 
 def test_a_busy_server_is_asked_again(server):
     said = [status(503), status(429)]
     server.answers[PATH] = lambda handler: (said.pop(0) if said else Handler.send_content)(handler)
-    assert fetch(server.url(), sha256=SHA256).read_bytes() == CONTENT
+    assert fetch(server.url(), checksum=SHA256_SUM).read_bytes() == CONTENT
     server.answers[PATH] = status(503)
     failing(ConvariumError, "127.0.0.1 answers 503", server.url(), name="again.pth")
 
@@ -248,13 +262,13 @@ def test_a_busy_server_is_asked_again(server):
 )
 def test_answers_that_are_no_file_leave_nothing(answer, match, server, tmp_path):
     server.answers[PATH] = answer
-    failing(DataError, match, server.url(), sha256=SHA256)
+    failing(DataError, match, server.url(), checksum=SHA256_SUM)
     assert files_of(tmp_path / "home") == []
 
 
 def test_a_redirection_is_followed_but_never_from_https_down(server):
     server.answers["/moved"] = status(302, Location=server.url())
-    assert fetch(server.url("/moved"), sha256=SHA256).read_bytes() == CONTENT
+    assert fetch(server.url("/moved"), checksum=SHA256_SUM).read_bytes() == CONTENT
     request = fetching.urllib.request.Request("https://example.org/net.pth")
     for target in ("http://example.org/net.pth", "file:///etc/passwd", "ftp://example.org/x"):
         with pytest.raises(DataError, match="is not https"):
@@ -263,7 +277,7 @@ def test_a_redirection_is_followed_but_never_from_https_down(server):
 
 def test_the_token_goes_to_the_hub_alone(server, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
-    fetch(server.url(), sha256=SHA256)
+    fetch(server.url(), checksum=SHA256_SUM)
     assert not any("secret" in value for request in server.requests for value in request.values())
     request = fetching.urllib.request.Request("https://huggingface.co/a/b/resolve/main/model.safetensors")
     fetching._authorise(request)
@@ -291,7 +305,7 @@ def test_no_network_is_said_at_once(server, tmp_path):
 def test_no_space_is_said_before_anything_is_written(server, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")(10**9, 10**9, 10_000)
     monkeypatch.setattr(fetching.shutil, "disk_usage", lambda folder: usage)
-    failing(ConvariumError, "no space for .*: 1 MB in .* where 0 MB are free", server.url(), sha256=SHA256)
+    failing(ConvariumError, "no space for .*: 1 MB in .* where 0 MB are free", server.url(), checksum=SHA256_SUM)
     assert files_of(tmp_path / "home") == []
 
 
@@ -321,8 +335,8 @@ def test_offline_nothing_is_fetched_and_the_cache_still_serves(variable, server,
     monkeypatch.setenv(variable, "1")
     failing(ConvariumError, f"net.pth is not in the cache, .* unset .*{variable}", server.url())
     assert not server.requests
-    path = fetch(server.url(), sha256=SHA256, offline=False)
-    assert fetch(server.url(), sha256=SHA256) == path
+    path = fetch(server.url(), checksum=SHA256_SUM, offline=False)
+    assert fetch(server.url(), checksum=SHA256_SUM) == path
     monkeypatch.setenv(variable, "0")
     fetch(server.url("/other.pth"))
 
@@ -351,9 +365,9 @@ def test_a_file_of_torchs_cache_is_used_when_its_hash_fits(variable, server, tmp
     there = home / "hub" / "checkpoints" / "net.pth"
     there.parent.mkdir(parents=True)
     there.write_bytes(CONTENT)
-    assert fetch(server.url(), sha256=SHA256, offline=True) == there
+    assert fetch(server.url(), checksum=SHA256_SUM, offline=True) == there
     assert fetch(server.url()) != there  # nobody says what it should be
-    failing(ConvariumError, "not in the cache", server.url(), sha256="0" * 8, offline=True, name="x.pth")
+    failing(ConvariumError, "not in the cache", server.url(), checksum="sha256:00000000", offline=True, name="x.pth")
 
 
 @pytest.mark.parametrize("variable", ["HF_HUB_CACHE", "HF_HOME", None])
@@ -371,7 +385,7 @@ def test_a_file_of_the_hubs_cache_is_used(variable, tmp_path, monkeypatch):
     there = repository / "snapshots" / "abc" / "model.safetensors"
     there.symlink_to(f"../../blobs/{SHA256}")
     url = hf_url("timm/resnet18.a1_in1k", "model.safetensors")
-    assert fetch(url, offline=True) == fetch(url, sha256=SHA256[:10], offline=True) == there
+    assert fetch(url, offline=True) == fetch(url, checksum=SHA256_SUM[:17], offline=True) == there
     assert fetch(hf_url("timm/resnet18.a1_in1k", "model.safetensors", "abc"), offline=True) == there
     (repository / "blobs" / SHA256).write_bytes(b"spoiled")
     failing(ConvariumError, "not in the cache", url, offline=True)
@@ -395,7 +409,9 @@ def test_addresses_of_the_hub(monkeypatch):
 def test_two_at_once_fetch_a_file_once(server, capsys):
     server.barrier = threading.Event()
     found: list[Path] = []
-    threads = [threading.Thread(target=lambda: found.append(fetch(server.url(), sha256=SHA256))) for _ in range(3)]
+    threads = [
+        threading.Thread(target=lambda: found.append(fetch(server.url(), checksum=SHA256_SUM))) for _ in range(3)
+    ]
     for thread in threads:
         thread.start()
     threads[0].join(0.3)
@@ -428,5 +444,75 @@ def test_a_process_that_was_killed_leaves_what_the_next_goes_on_with(server, tmp
     process.wait()
     hold.set()
     server.answers.clear()
-    assert fetch(server.url(), sha256=SHA256).read_bytes() == CONTENT
+    assert fetch(server.url(), checksum=SHA256_SUM).read_bytes() == CONTENT
     assert server.requests[-1]["Range"] == "bytes=200000-"
+
+
+# --- archives of one file
+
+
+def zipped(*members: tuple[str, bytes], packed: int = zipfile.ZIP_STORED) -> bytes:
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w", packed) as archive:
+        for name, content in members:
+            archive.writestr(name, content)
+    return whole.getvalue()
+
+
+def test_a_file_comes_out_of_its_archive_once(server, tmp_path):
+    sha1 = hashlib.sha1(CONTENT).hexdigest()
+    server.content = zipped(("net.pth", CONTENT))
+    path = fetch_member(server.url("/a/net.pth.zip"), "net.pth", f"sha1:{sha1}")
+    assert path.read_bytes() == CONTENT and path.name == "net.pth" and path.is_relative_to(tmp_path / "home")
+    assert files_of(tmp_path / "home") == ["net.pth", "net.pth.sha256"]  # the archive has gone
+    checked = subprocess.run(["sha256sum", "-c", "net.pth.sha256"], cwd=path.parent, capture_output=True, text=True)
+    assert checked.stdout == "net.pth: OK\n"
+    assert fetch_member(server.url("/a/net.pth.zip"), "net.pth", f"sha1:{sha1}") == path
+    assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (
+            zipped(("net.pth", b"another")),
+            "in net.pth.zip has the sha1 [0-9a-f]{40} and not [0-9a-f]{40}, and was removed",
+        ),
+        (zipped(("../net.pth", CONTENT)), "holds ../net.pth, not net.pth alone"),
+        (zipped(("/net.pth", CONTENT)), "holds /net.pth, not net.pth alone"),
+        (zipped(("net.pth", CONTENT), ("more", b"")), "holds net.pth, more, not net.pth alone"),
+        (zipped(), "holds nothing, not net.pth alone"),
+        (zipped(("net.pth", bytes(10**6)), packed=zipfile.ZIP_DEFLATED), "swells to 1,000,000 bytes"),
+        (zipped(("net.pth", CONTENT))[:-900], "is no whole zip archive"),
+        (zipped(("net.pth", CONTENT)).replace(CONTENT[:2000], bytes(2000)), "is no whole zip archive .*Bad CRC-32"),
+        (CONTENT, "is no whole zip archive"),
+    ],
+)
+def test_an_archive_of_anything_else_is_refused_and_nothing_is_left(content, reason, server, tmp_path):
+    server.content = content
+    checksum = f"sha1:{hashlib.sha1(CONTENT).hexdigest()}"
+    with pytest.raises(DataError, match=reason) as error:
+        fetch_member(server.url("/net.pth.zip"), "net.pth", checksum)
+    assert "\n" not in str(error.value)
+    assert files_of(tmp_path) == []
+    server.content = zipped(("net.pth", CONTENT))
+    server.tag = '"two"'
+    assert fetch_member(server.url("/net.pth.zip"), "net.pth", checksum).read_bytes() == CONTENT
+
+
+def test_an_encrypted_archive_is_refused(server):
+    whole = bytearray(zipped(("net.pth", CONTENT)))
+    for header, flags in ((b"PK\x03\x04", 6), (b"PK\x01\x02", 8)):
+        whole[whole.rindex(header) + flags] |= 1
+    server.content = bytes(whole)
+    with pytest.raises(DataError, match=r"net\.pth in .*net\.pth\.zip is encrypted"):
+        fetch_member(server.url("/net.pth.zip"), "net.pth")
+
+
+def test_a_card_of_an_archive_gives_a_source_whose_pickle_may_be_read(server):
+    sha1 = hashlib.sha1(CONTENT).hexdigest()
+    server.content = zipped(("net.pth", CONTENT))
+    card = replace(find_card("alexnet_owt", "pytorchcv"), url=server.url("/net.pth.zip"), member="net.pth")
+    source = fetch_card(replace(card, checksum=f"sha1:{sha1}"))
+    assert source.path.read_bytes() == CONTENT and source.trusted
+    assert not fetch_card(replace(card, checksum="")).trusted

@@ -15,7 +15,6 @@ import h5py
 import numpy as np
 import pytest
 import torch
-from google.protobuf import descriptor_pb2, descriptor_pool, message_factory
 from safetensors.torch import save_file
 from torch import nn
 
@@ -477,63 +476,17 @@ def test_without_h5py_the_extra_is_named(tmp_path, monkeypatch):
 # --- Caffe
 
 
-# As caffe.proto publishes them: message, then field, type and number; "*" for repeated ones, numbers packed.
-SCHEMA = {
-    "BlobShape": "dim* int64 1",
-    "BlobProto": "num int64 1, channels int64 2, height int64 3, width int64 4, data* float 5, diff* float 6, "
-    "shape BlobShape 7, double_data* double 8",
-    "LayerParameter": "name string 1, type string 2, bottom* string 3, loss_weight* float 5, blobs* BlobProto 7",
-    "V0LayerParameter": "name string 1, type string 2, blobs* BlobProto 50",
-    "V1LayerParameter": "layer V0LayerParameter 1, bottom* string 2, name string 4, type int32 5, blobs* BlobProto 6",
-    "NetParameter": "name string 1, layers* V1LayerParameter 2, input* string 3, input_dim* int64 4, "
-    "layer* LayerParameter 100",
-}
-
-
-@pytest.fixture(scope="module")
-def caffe():
-    """The schema's message classes, made by Google's protobuf."""
-    field = descriptor_pb2.FieldDescriptorProto
-    file = descriptor_pb2.FileDescriptorProto(name="caffe.proto", package="caffe", syntax="proto2")
-    for message, lines in SCHEMA.items():
-        made = file.message_type.add(name=message)
-        for key, kind, number in (line.split() for line in lines.split(", ")):
-            label = field.LABEL_REPEATED if key.endswith("*") else field.LABEL_OPTIONAL
-            new = made.field.add(name=key.rstrip("*"), number=int(number), label=label)
-            if kind in SCHEMA:
-                new.type, new.type_name = field.TYPE_MESSAGE, f".caffe.{kind}"
-            else:
-                new.type = getattr(field, f"TYPE_{kind.upper()}")
-                new.options.packed = key in ("dim*", "data*", "diff*", "double_data*")
-    pool = descriptor_pool.DescriptorPool()
-    pool.AddSerializedFile(file.SerializeToString())
-    return {
-        name: message_factory.GetMessageClass(pool.FindMessageTypeByName(f"caffe.{name}"))
-        for name in ("NetParameter", "BlobProto")
-    }
-
-
-def blob(caffe, tensor: torch.Tensor, *, legacy: bool = False, double: bool = False):
-    made = caffe["BlobProto"]()
-    (made.double_data if double else made.data).extend(tensor.flatten().tolist())
-    if legacy:
-        made.num, made.channels, made.height, made.width = [1] * (4 - tensor.ndim) + list(tensor.shape)
-    else:
-        made.shape.dim.extend(tensor.shape)
-    return made
-
-
 WEIGHT, SHIFT = torch.randn(4, 3, 2, 2), torch.randn(4)
 
 
 def net(caffe):
-    made = caffe["NetParameter"](name="AlexNet", input=["data"], input_dim=[1, 3, 227, 227])
+    made = caffe.NetParameter(name="AlexNet", input=["data"], input_dim=[1, 3, 227, 227])
     made.layer.add(name="data", type="Data")
     conv = made.layer.add(name="conv1/7x7_s2", type="Convolution", bottom=["data"], loss_weight=[0.5])
-    conv.blobs.extend([blob(caffe, WEIGHT), blob(caffe, SHIFT, double=True)])
+    conv.blobs.extend([caffe.blob(WEIGHT), caffe.blob(SHIFT, double=True)])
     conv.blobs[0].diff.extend(WEIGHT.flatten().tolist())
     norm = made.layer.add(name="bn", type="BatchNorm")
-    norm.blobs.extend([blob(caffe, SHIFT), blob(caffe, SHIFT + 1), blob(caffe, torch.tensor([999.0]))])
+    norm.blobs.extend([caffe.blob(SHIFT), caffe.blob(SHIFT + 1), caffe.blob(torch.tensor([999.0]))])
     return made
 
 
@@ -541,16 +494,17 @@ def test_a_caffemodel_gives_blobs_by_layer(caffe, tmp_path):
     (tmp_path / "a.caffemodel").write_bytes(net(caffe).SerializeToString())
     file = read_tensors(tmp_path / "a.caffemodel")
     assert file.kind == "caffe"
-    assert file.metadata == {"name": "AlexNet", "layers": {"conv1/7x7_s2": "Convolution", "bn": "BatchNorm"}}
+    layers = {"conv1/7x7_s2": "Convolution", "bn": "BatchNorm"}
+    assert file.metadata == {"name": "AlexNet", "layers": layers, "order": ["data", *layers]}
     wanted = {"conv1/7x7_s2/0": WEIGHT, "conv1/7x7_s2/1": SHIFT, "bn/0": SHIFT, "bn/1": SHIFT + 1}
     assert_equal(file.tensors, wanted | {"bn/2": torch.tensor([999.0])})  # the factor stays as it is
 
 
 def test_a_caffemodel_of_the_first_years(caffe, tmp_path):
-    made = caffe["NetParameter"](name="CaffeNet")
+    made = caffe.NetParameter(name="CaffeNet")
     made.layers.add(name="relu1", type=18)
     made.layers.add(name="conv1", type=4).blobs.extend(
-        [blob(caffe, WEIGHT, legacy=True), blob(caffe, SHIFT, legacy=True)]
+        [caffe.blob(WEIGHT, legacy=True), caffe.blob(SHIFT, legacy=True)]
     )
     (tmp_path / "a.caffemodel").write_bytes(made.SerializeToString())
     file = read_tensors(tmp_path / "a.caffemodel")
@@ -570,7 +524,7 @@ def test_a_damaged_caffemodel_is_refused(caffe, tmp_path):
     path.write_bytes(made.SerializeToString())
     refused(path, r"blob conv1/7x7_s2/0 has 48 numbers for its shape \(1099511627776, 3, 2, 2\)")
     made = net(caffe)
-    made.layer.add(name="bn").blobs.append(blob(caffe, SHIFT))
+    made.layer.add(name="bn").blobs.append(caffe.blob(SHIFT))
     path.write_bytes(made.SerializeToString())
     refused(path, "'bn' has weights twice")
 

@@ -12,13 +12,14 @@ from convarium.facts import all_facts
 from convarium.networks import CATALOGUE, create_on_meta
 from convarium.tensors import check_fit
 from convarium.weights.layouts import LIBRARIES, find_layout
-from convarium.weights.source import find_source
+from convarium.weights.source import Source, find_source, read_source, takes_bgr
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from torch import Tensor
 
     from convarium.network import Network
+    from convarium.weights.files import WeightFile
     from convarium.weights.layout import Layout
 
 OURS = "convarium"
@@ -33,7 +34,8 @@ class Candidate:
     """A network that a file fits, key by key and shape by shape.
 
     ``library`` is whose layout the file is written in; ``writes`` says whether that library has this very function
-    under these keys, or only another one with the same.
+    under these keys, or only another one with the same; ``bgr``, whether its first layer is taken to be for images
+    whose channels are blue, green, red.
     """
 
     network: str
@@ -41,6 +43,7 @@ class Candidate:
     classes: int
     channels: int
     writes: bool
+    bgr: bool
 
 
 @dataclass(frozen=True)
@@ -71,6 +74,11 @@ class Identified:
         )
         if self.card:
             lines.append(f"by its hash it is {self.card}")
+        elif first.bgr:
+            lines.append(
+                f"its images are taken to be blue, green, red, as {first.library}'s own of this network are; the file "
+                "does not say so: where they are red, green, blue, convarium weights convert FILE --no-bgr"
+            )
         others = [candidate.network for candidate in self.candidates[1:]]
         if others and not self.card:
             lines.append(
@@ -90,10 +98,17 @@ def identify(file: Path, /, *, trust: bool = False) -> Identified:
     Raises:
         DataError: a file that cannot be read, or that fits no network of the catalogue.
     """
-    from convarium.weights.files import read_tensors
-
     source = find_source("", str(file))
-    read = read_tensors(source.path, trusted=source.trusted or trust)
+    source = replace(source, trusted=source.trusted or trust)
+    return identify_source(source, read_source(source), str(file))
+
+
+def identify_source(source: Source, read: WeightFile, file: str) -> Identified:
+    """The same of what is read already; ``file`` names it.
+
+    Raises:
+        DataError: what fits no network of the catalogue.
+    """
     numbers = sum(tensor.numel() for tensor in read.tensors.values())
     names: Iterable[str] = [source.card.network] if source.card else CATALOGUE
     candidates = list(find_candidates(read.tensors, names))
@@ -105,7 +120,7 @@ def identify(file: Path, /, *, trust: bool = False) -> Identified:
         )
     candidates.sort(key=lambda candidate: not candidate.writes)
     card = source.card.name if source.card else ""
-    return Identified(str(file), read.kind, len(read.tensors), numbers, card, candidates)
+    return Identified(file, read.kind, len(read.tensors), numbers, card, candidates)
 
 
 def find_candidates(tensors: dict[str, Tensor], names: Iterable[str]) -> Iterable[Candidate]:
@@ -129,7 +144,8 @@ def find_candidates(tensors: dict[str, Tensor], names: Iterable[str]) -> Iterabl
             tick(done)
     for name in near:
         if name not in written and shapes[name] in found:
-            yield replace(found[shapes[name]], network=name, writes=found[shapes[name]].library == OURS)
+            alike = found[shapes[name]]
+            yield replace(alike, network=name, writes=alike.library == OURS, bgr=takes_bgr(name, alike.library))
 
 
 def _written(network: Network, tensors: dict[str, Tensor]) -> Iterable[Candidate]:
@@ -154,7 +170,8 @@ def _sized(name: str, library: str, layout: Layout | None, tensors: dict[str, Te
         check_fit(network, ours, "")
     except (DataError, RuntimeError):
         return
-    yield Candidate(name, library, classes, channels, layout is None or layout.fits(name))
+    writes = layout is None or layout.fits(name)
+    yield Candidate(name, library, classes, channels, writes, takes_bgr(name, library))
 
 
 def _channels(network: Network, layout: Layout | None, tensors: dict[str, Tensor]) -> int:
@@ -167,4 +184,5 @@ def _size_of(network: Network, module: str, layout: Layout | None, tensors: dict
     key = next(key for key in wanted if key.startswith(module) and wanted[key].ndim > 1)
     if layout is None:
         return tensors[key].shape[axis]
-    return layout.form(key).load(tensors[layout.keys(network)[key]], wanted[key]).shape[axis]
+    found: int = layout.form(key).load(layout.today(tensors)[layout.keys(network)[key]], wanted[key]).shape[axis]
+    return found

@@ -315,7 +315,9 @@ def _load(network: Network, weights: str | None, card: Card | None, *, classes: 
     """Weights into ``network``; what had to be adapted or decided is said on stderr."""
     from convarium.adaptation import adapt
     from convarium.console import stderr
-    from convarium.weights.source import fetch_card, find_source, load_source
+    from convarium.plan import apply_plan
+    from convarium.weights.loading import load_source
+    from convarium.weights.source import fetch_card, find_source
 
     def adapted(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         fitting, notes = adapt(tensors, network, classes=classes, channels=channels)
@@ -323,11 +325,16 @@ def _load(network: Network, weights: str | None, card: Card | None, *, classes: 
             stderr().print(f"{network.name}: {note}")
         return fitting
 
-    source = fetch_card(card) if card else find_source(network.name, str(weights))
-    if said := load_source(network, source, adapted):
+    source, asked = fetch_card(card) if card else find_source(network.name, str(weights)), network.num_classes
+    if source.plan:
+        if classes:
+            network.reset_classifier(source.classes)  # the plan is for theirs
+        apply_plan(network, source.plan)
+    for said in load_source(network, source, adapted):
         stderr().print(said)
-    if source.preprocessing:
-        network.use_preprocessing(*source.preprocessing)
+    if network.num_classes != asked:
+        network.reset_classifier(asked)
+        stderr().print(f"{network.name}: a fresh classifier for {asked} classes: the weights' is for {source.classes}")
 
 
 def create_on_meta(name: str, **arguments: Any) -> Network:

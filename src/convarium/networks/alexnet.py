@@ -119,8 +119,8 @@ def alexnet(
     table: Mapping[str, tuple[int, ...] | None] = FIGURE_2,
     side: int = 227,
 ) -> Network:
-    """AlexNet as published, for 227x227 images: 60,965,224 parameters. The weights that BVLC trained need
-    ``norm=lrn``, whose k is 1."""
+    """AlexNet as published, for 227x227 images: 60,965,224 parameters. The weights that BVLC trained with
+    k = 1 are scaled as they are loaded, to be the same function with k = 2."""
     stages = columns(table, in_chans, attention, conv, norm, max_pool_caffe)
     head = dense_head(256, num_classes, act)
     size = (in_chans, side, side)

@@ -28,6 +28,7 @@ class Base:
         size, mean, std, interpolation, crop_pct: the preprocessing that they were trained with.
         pool: their head's global pool; "" where it is the network's own.
         class_names: in the order of their logits; none where only a number is known.
+        synsets: the same classes by their WordNet ids, as ImageNet's folders are called; none where they have none.
         arguments: the builder's, with ``in_chans``, and ``attention`` where they have one.
     """
 
@@ -39,6 +40,7 @@ class Base:
     crop_pct: float
     pool: str = ""
     class_names: list[str] = field(default_factory=list)
+    synsets: list[str] = field(default_factory=list)
     arguments: dict[str, Any] = field(default_factory=dict)
 
     def prepare(self, network: Network) -> None:
@@ -49,27 +51,43 @@ class Base:
             network.head.pool = GlobalPool(self.pool)
         network.use_preprocessing(self.size, self.mean, self.std, self.interpolation, self.crop_pct)
 
+    def differs_in_classes(self, names: list[str]) -> bool:
+        """Whether ``names`` are as many classes as these weights know, and others."""
+        return len(self.class_names) == len(names) and names not in (self.class_names, self.synsets)
+
 
 def read_base(weights: str, model: str | None = None) -> Base | None:
-    """What a run folder or a card says of its weights; ``None`` where nothing is known of them.
+    """What a run folder, a hub's repository or a card says of its weights; ``None`` where nothing is known of them.
 
     Args:
         weights: as :func:`convarium.create_model` takes them.
-        model: the network they are for; without it a card that is of one network alone is found.
+        model: the network they are for; without it a card that is of one network alone is found, and what is not of
+            ours is not.
 
     Raises:
         UsageError: a card that this network does not have.
         DataError: a folder that is not a whole run.
+        ConvariumError: a repository that cannot be fetched.
     """
-    from convarium.weights.source import card_by_hash, named_card
+    from convarium.weights.source import HUB, card_by_hash, find_source, named_card
 
     path = Path(weights)
     if path.is_dir():
-        return _read_run(path)
-    card = named_card(model, weights) or card_by_hash(path) if model else _card_of_one_network(weights)
-    if card is None:
-        return None
-    return Base(card.network, card.size, card.mean, card.std, card.interpolation, card.crop_pct)
+        return _read_folder(path, model)
+    if weights.startswith(HUB):
+        config = find_source(model or "", weights).config
+        return _read_folder(config.parent, model) if config else None
+    card = (named_card(model, weights) if model else _card_of_one_network(weights)) or card_by_hash(path)
+    return _of_card(card) if card else None
+
+
+def _of_card(card: Card) -> Base:
+    from convarium.weights.labels import class_names, synset_names
+
+    names = list(class_names(card.labels, card.background))
+    synsets = names[: card.background] + list(synset_names(card.labels))
+    prepared = (card.size, card.mean, card.std, card.interpolation, card.crop_pct)
+    return Base(card.network, *prepared, class_names=names, synsets=synsets)
 
 
 def _card_of_one_network(name: str) -> Card | None:
@@ -79,23 +97,27 @@ def _card_of_one_network(name: str) -> Card | None:
     return cards[0] if len(cards) == 1 else None
 
 
-def _read_run(path: Path) -> Base:
+def _read_folder(path: Path, model: str | None) -> Base | None:
+    """What a folder in the hub's layout says; one that is not ours does not name the network, which ``model`` does."""
     config = read_config(path)
+    ours = "convarium" in config
+    if not ours and model is None:
+        return None
     try:
         prepared = config["pretrained_cfg"]
         return Base(
-            model=config["architecture"],
+            model=config["architecture"] if ours else str(model),
             size=int(prepared["input_size"][1]),
             mean=tuple(prepared["mean"]),
             std=tuple(prepared["std"]),
             interpolation=prepared["interpolation"],
             crop_pct=prepared["crop_pct"],
-            pool=config["global_pool"],
-            class_names=list(config["label_names"]),
-            arguments=dict(config["model_args"]),
+            pool=config["global_pool"] if ours else "",
+            class_names=list(config["label_names"] if ours else config.get("label_names", [])),
+            arguments=dict(config["model_args"]) if ours else {},
         )
     except (KeyError, TypeError, ValueError, IndexError) as error:
-        raise DataError(f"{path / CONFIG} is not a whole configuration of ours: {error}") from None
+        raise DataError(f"{path / CONFIG} is not a whole configuration: {error}") from None
 
 
 def freeze_parts(network: Network, patterns: str) -> list[str]:

@@ -52,7 +52,8 @@ def is_caffe(path: Path) -> bool:
 
 
 def read_caffe(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Blobs as ``layer/0``, ``layer/1``, ... in the file's order and shapes, and the layers' types.
+    """Blobs as ``layer/0``, ``layer/1``, ... in the file's order and shapes, the types of layers that have some, and
+    the names of all layers in order.
 
     A shape is the blob's ``shape``, or the four numbers (num, channels, height, width) of older files. The third blob
     of a BatchNorm layer is the factor that divides its other two; it is left as it is.
@@ -74,12 +75,14 @@ def _mapped(path: Path) -> memoryview:
 def _read_net(whole: memoryview) -> tuple[dict[str, Tensor], dict[str, Any]]:
     tensors: dict[str, Tensor] = {}
     layers: dict[str, str] = {}
+    order: list[str] = []
     name = ""
     for number, wire, value in _fields(whole):
         if number == NET_NAME and wire == BYTES:
             name = str(value, "utf-8")
         elif number in LAYER_FIELDS and wire == BYTES:
             layer, kind, blobs = _read_layer(value, number)
+            order.append(layer)
             if not blobs:
                 continue
             if layer in layers:
@@ -89,7 +92,7 @@ def _read_net(whole: memoryview) -> tuple[dict[str, Tensor], dict[str, Any]]:
             if len(tensors) > MOST_BLOBS:
                 raise _Damaged(f"more than {MOST_BLOBS:,} blobs")
             _forget(whole)
-    return tensors, {"name": name, "layers": layers}
+    return tensors, {"name": name, "layers": layers, "order": order}
 
 
 def _forget(whole: memoryview) -> None:

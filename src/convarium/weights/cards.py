@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import cache
 from importlib.resources import files
@@ -19,12 +20,15 @@ class Card:
         library: whose layout it is written in (a file of ``layouts/``).
         tag: its name there; ``library:tag`` is what users give, with the network's name.
         network: the catalogue's name of the function that the file belongs to.
-        url: where it is.
-        sha256: of the file, or the digits of it that are published (in torchvision's file names, the first eight).
+        url: where it is; none where it lies behind a login or a share, which ``note`` names.
+        checksum: ``sha256:``, ``sha1:`` or ``md5:`` and the digits of the file's hash that are published (in
+            torchvision's file names, the first eight).
+        member: where the address is that of a zip archive, the one file in it that is wanted; the checksum is its own.
         classes: outputs of its classifier.
         labels: the list of class names, such as ``imagenet-1k``.
         background: how many outputs stand before the first class ("background" in TensorFlow's 1001).
         size, crop_pct, interpolation, mean, std: its preprocessing; where white is 1, channels in the order RGB.
+        bgr: its first layer takes channels in the order blue, green, red; it is turned round on loading.
         licence: as its publisher says.
         top1_error_percent, top5_error_percent: as published, single crop.
         note: what a user should know.
@@ -34,13 +38,15 @@ class Card:
     library: str
     tag: str
     network: str
-    url: str
-    sha256: str
     size: int
     crop_pct: float
     interpolation: str
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
+    bgr: bool = False
+    url: str = ""
+    checksum: str = ""
+    member: str = ""
     classes: int = 1000
     labels: str = "imagenet-1k"
     background: int = 0
@@ -53,6 +59,16 @@ class Card:
     @property
     def name(self) -> str:
         return f"{self.library}:{self.tag}"
+
+    @property
+    def file(self) -> str:
+        """The name of its file; none where no address is known."""
+        return self.member or self.url.rpartition("/")[2]
+
+    @property
+    def preprocessing(self) -> tuple[int, Sequence[float], Sequence[float], str, float]:
+        """As :meth:`Network.use_preprocessing` takes it."""
+        return self.size, self.mean, self.std, self.interpolation, self.crop_pct
 
 
 @cache
@@ -102,6 +118,11 @@ def list_weights(network: str) -> list[str]:
 
 def cards_of(network: str) -> list[Card]:
     return sorted((c for c in all_cards() if c.network == network), key=lambda card: not card.recommended)
+
+
+def usual_card(network: str, library: str) -> Card | None:
+    """The card that tells how a library's files of a network are mostly used: its recommended one, or its first."""
+    return next((card for card in cards_of(network) if card.library == library), None)
 
 
 def find_card(network: str, name: str) -> Card:

@@ -1,11 +1,8 @@
 """Public files, fetched once: resumed where they stopped, held to their hash, kept in a cache that all runs share.
 
-What the environment says:
+What the environment says, beside where the cache is (:mod:`convarium.weights.cache`):
 
 =================================== ==================================================================================
-``CONVARIUM_HOME``                  the cache; else ``$XDG_CACHE_HOME/convarium``, else ``~/.cache/convarium``
-``TORCH_HOME``                      torch's cache; a file there whose hash fits is used (default ``~/.cache/torch``)
-``HF_HUB_CACHE``, ``HF_HOME``       the hub's cache; the same (default ``~/.cache/huggingface/hub``)
 ``HF_ENDPOINT``                     a mirror of the hub
 ``HF_TOKEN``                        sent to huggingface.co over https, and to nobody else
 ``CONVARIUM_OFFLINE``,              anything but empty, 0, no, off or false: nothing is fetched
@@ -16,7 +13,6 @@ What the environment says:
 
 from __future__ import annotations
 
-import hashlib
 import http.client
 import os
 import re
@@ -27,15 +23,25 @@ import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from http import HTTPStatus
 from pathlib import Path
 from typing import BinaryIO
 
 from convarium import __version__
-from convarium.atomic import write_text
 from convarium.console import counting, stderr
 from convarium.errors import ConvariumError, DataError, UsageError
+from convarium.weights.cache import (
+    Hash,
+    cache_folder,
+    checked_name,
+    digest_of,
+    elsewhere,
+    expected_hash,
+    in_cache,
+    keep,
+    place_of,
+    writing,
+)
 from convarium.weights.files import looks_like_html
 
 HUB = "https://huggingface.co"
@@ -45,14 +51,11 @@ TIMEOUT_SECONDS = 30.0  # without a byte
 BLOCK_BYTES = 2**20
 MEGABYTE = 1_000_000
 TRIED_AGAIN = {HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_MANY_REQUESTS, 500, 502, 503, 504}
-# name-0123abcd.pth, as torchvision names its files; eight digits that are a date are one
-HASH_IN_NAME = re.compile(r"-(?!(?:19|20)\d\d[01]\d[0-3]\d\.)([0-9a-f]{8,64})\.(?:pth|pt|bin|safetensors|h5)$")
 
 
 def fetch(
     url: str,
     *,
-    sha256: str | None = None,
     checksum: str | None = None,
     name: str | None = None,
     offline: bool | None = None,
@@ -65,9 +68,8 @@ def fetch(
 
     Args:
         url: an https or http address.
-        sha256: the file's hash in hexadecimal, or its first eight digits or more; those in a name like
-            ``resnet18-f37072fd.pth`` when not given.
-        checksum: ``md5:`` or ``sha1:`` and digits, where the publisher gives no sha256.
+        checksum: ``sha256:``, ``sha1:`` or ``md5:`` and the file's hash in hexadecimal, or its first eight digits or
+            more; those in a name like ``resnet18-f37072fd.pth`` when not given.
         name: the file's place in the cache, where it is not to be the address.
         offline: fetch nothing; as the environment says when not given.
 
@@ -76,9 +78,9 @@ def fetch(
         DataError: no such file (404), not for everyone (401, 403), a web page in its place, another hash.
         ConvariumError: offline, no connection, stopped half-way, no space or no permission; what to do is said.
     """
-    expected = _expected(url, sha256, checksum)
-    path = cache_folder() / (_checked_name(name) if name else _place_of(url))
-    if found := _in_cache(path, expected) or _elsewhere(url, expected):
+    expected = expected_hash(url, checksum)
+    path = cache_folder() / (checked_name(name) if name else place_of(url))
+    if found := in_cache(path, expected) or elsewhere(url, expected):
         return found
     if _is_offline() if offline is None else offline:
         raise ConvariumError(
@@ -112,17 +114,17 @@ def _is_offline() -> bool:
 
 
 @contextmanager
-def _part_of(path: Path, expected: _Hash | None) -> Iterator[BinaryIO | None]:
+def _part_of(path: Path, expected: Hash | None) -> Iterator[BinaryIO | None]:
     """``path``'s ``.part``, ours alone, to go on with; None when another process has just fetched the file."""
-    with _writing(path):
+    with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_name(path.name + ".part")
     while True:
-        with _writing(path):
+        with writing(path):
             file = open(part, "ab+")  # noqa: SIM115
         with file:
             _lock(file, path.name)
-            if _in_cache(path, expected):
+            if in_cache(path, expected):
                 _tidy(file)
                 yield None
                 return
@@ -163,17 +165,6 @@ def _lock(file: BinaryIO, name: str) -> None:
     except BlockingIOError:
         stderr().print(f"another process is fetching {name}; waiting for it")
         fcntl.flock(file, fcntl.LOCK_EX)
-
-
-@contextmanager
-def _writing(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise ConvariumError(
-            f"cannot keep {path.name} in {path.parent} ({error.strerror or error}): set CONVARIUM_HOME to a folder of "
-            "yours with space"
-        ) from None
 
 
 class _Lost(Exception):
@@ -221,7 +212,7 @@ def _go_on(url: str, part: BinaryIO) -> None:
         part.truncate(held)
         tag = response.headers.get("ETag", "")
         weak = not tag or tag.startswith("W/")
-        with _writing(Path(part.name)):
+        with writing(Path(part.name)):
             validator.write_text(response.headers.get("Last-Modified", "") if weak else tag)
         _copy(url, response, part, held)
 
@@ -242,7 +233,7 @@ def _copy(url: str, response: http.client.HTTPResponse, part: BinaryIO, held: in
             if not held + came and looks_like_html(block):
                 raise DataError(f"{url} gave a web page instead of the file: is the address right, or a login wanted?")
             try:
-                with _writing(path):
+                with writing(path):
                     part.write(block)
                     part.flush()
             except ConvariumError:
@@ -334,16 +325,16 @@ def _validator_of(part: BinaryIO) -> Path:
     return Path(part.name + ".version")
 
 
-def _accept(url: str, part: BinaryIO, expected: _Hash | None, path: Path) -> None:
+def _accept(url: str, part: BinaryIO, expected: Hash | None, path: Path) -> None:
     """Give a whole file with the right hash its name, and keep its sha256 beside it.
 
     Raises:
         DataError: another hash; the file is removed.
     """
     found = Path(part.name)
-    sha256 = _digest(found, "sha256")
+    sha256 = digest_of(found, "sha256")
     if expected:
-        digest = sha256 if expected.algorithm == "sha256" else _digest(found, expected.algorithm)
+        digest = sha256 if expected.algorithm == "sha256" else digest_of(found, expected.algorithm)
         if not digest.startswith(expected.digits):
             part.truncate(0)
             raise DataError(
@@ -353,6 +344,4 @@ def _accept(url: str, part: BinaryIO, expected: _Hash | None, path: Path) -> Non
     os.fsync(part.fileno())
     if os.name == "nt":  # where an open file keeps its name
         part.close()
-    with _writing(path):
-        os.replace(found, path)
-    write_text(_beside(path), f"{sha256}  {path.name}\n")
+    keep(found, path, sha256)

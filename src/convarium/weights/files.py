@@ -31,7 +31,7 @@ class WeightFile:
         kind: ``safetensors``, ``torch``, ``keras`` or ``caffe``.
         tensors: name to tensor, in the file's order of layers where it has one.
         metadata: of safetensors, what was stored; of torch, ``unwrapped``, ``prefix`` and ``left_out``; of Keras,
-            ``layout`` and ``keras_version``; of Caffe, ``name`` and ``layers`` (name to type).
+            ``layout`` and ``keras_version``; of Caffe, ``name``, ``layers`` (name to type) and ``order`` (all names).
     """
 
     path: Path

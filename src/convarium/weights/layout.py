@@ -9,6 +9,7 @@ theirs is used or named in ``spare``, every shape fits.
 from __future__ import annotations
 
 import fnmatch
+import re
 from collections import Counter
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,10 +18,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from convarium.adaptation import first_kernel
 from convarium.tensors import check_fit, tell_misfits
 
 Tensors = dict[str, Tensor]
 Adapt = Callable[[Tensors], Tensors]
+Rules = tuple[tuple[str | re.Pattern[str], str], ...]
 
 
 @dataclass(frozen=True)
@@ -42,16 +45,14 @@ FORMS: dict[str, Form] = {
     "1x1": Form(lambda theirs, ours: theirs.flatten(1), lambda ours: ours[:, :, None, None]),
     # One that reads a flattened map of 7x7 as a convolution.
     "7x7": Form(lambda theirs, ours: theirs.flatten(1), lambda ours: ours.unflatten(1, (-1, 7, 7))),
-    # The first layer of images whose channels are stored blue, green, red.
-    "bgr": Form(lambda theirs, ours: theirs.flip(1), lambda ours: ours.flip(1)),
     # TensorFlow's kernels: height, width, in, out; those of depthwise convolutions: height, width, in, 1.
     "hwio": Form(lambda theirs, ours: theirs.permute(3, 2, 0, 1), lambda ours: ours.permute(2, 3, 1, 0)),
     "hwoi": Form(lambda theirs, ours: theirs.permute(2, 3, 0, 1), lambda ours: ours.permute(2, 3, 0, 1)),
     "transposed": Form(lambda theirs, ours: theirs.T, lambda ours: ours.T),
-    "hwio bgr": Form(
-        lambda theirs, ours: theirs.permute(3, 2, 0, 1).flip(1), lambda ours: ours.flip(1).permute(2, 3, 1, 0)
-    ),
     "hwio 1x1": Form(lambda theirs, ours: theirs[0, 0].T, lambda ours: ours.T[None, None]),
+    # Caffe's blobs of the first years, all of four dimensions: (1, 1, 1, n), and (1, 1, out, in) of dense layers.
+    "vector": Form(lambda theirs, ours: theirs.flatten(), lambda ours: ours),
+    "rows": Form(lambda theirs, ours: theirs.flatten(0, -2), lambda ours: ours),
     # A dense layer over a 7x7 map that was flattened height by width by channels, where torch's channels come first.
     "over 7x7 hwc": Form(
         lambda theirs, ours: theirs.T.unflatten(1, (7, 7, -1)).permute(0, 3, 1, 2).flatten(1),
@@ -66,7 +67,7 @@ class Layout:
 
     Attributes:
         networks: wildcards of catalogue names.
-        rules: pairs of text in our keys and in theirs.
+        rules: pairs of text in our keys, or of a pattern over them, and of what stands there in theirs.
         values: pairs of a wildcard over our keys and the name of one of :data:`FORMS`.
         leaves: our prefix and theirs (``"features."``), where their key numbers layers in the order they run in.
         numbered: pairs of a wildcard over our modules and a text with ``{}`` that takes their place before the rules,
@@ -78,12 +79,14 @@ class Layout:
         spare: wildcards over their keys that have no place here, such as those of auxiliary heads.
         eps: of their batch norms, where it is not ours: the gains make up for the difference. (So could the variances,
             but a channel that is dead there would have a negative one, of few digits.)
+        factors: pairs of a wildcard over our keys and what their numbers are multiplied by, where that makes up for
+            another constant in their function.
         older: pairs of how a key of theirs began in older files and how it does now; these are read, never written.
         read: what else makes one set of keys of those that the library's files have.
     """
 
     networks: tuple[str, ...]
-    rules: tuple[tuple[str, str], ...]
+    rules: Rules
     values: tuple[tuple[str, str], ...] = ()
     leaves: tuple[str, str] | None = None
     numbered: tuple[tuple[str, str], ...] = ()
@@ -92,6 +95,7 @@ class Layout:
     idle_biases: bool = False
     spare: tuple[str, ...] = ()
     eps: float | None = None
+    factors: tuple[tuple[str, float], ...] = ()
     older: tuple[tuple[str, str], ...] = ()
     read: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
 
@@ -122,7 +126,7 @@ class Layout:
         module, _, leaf = key.rpartition(".")
         key = f"{names.get(module, module)}.{leaf}"
         for ours, theirs in self.rules:
-            key = key.replace(ours, theirs, 1)
+            key = key.replace(ours, theirs, 1) if isinstance(ours, str) else ours.sub(theirs, key, count=1)
         return key
 
     def form(self, key: str) -> Form:
@@ -131,7 +135,13 @@ class Layout:
     # -- both ways ----------------------------------------------------------------------------------------------
 
     def load(
-        self, network: nn.Module, theirs: Mapping[str, Tensor], source: str, adapt: Adapt = lambda tensors: tensors
+        self,
+        network: nn.Module,
+        theirs: Mapping[str, Tensor],
+        source: str,
+        adapt: Adapt = lambda tensors: tensors,
+        *,
+        bgr: bool = False,
     ) -> Tensors:
         """Our tensors from theirs, for ``load_state_dict``.
 
@@ -140,13 +150,15 @@ class Layout:
             theirs: under their keys.
             source: names the file in errors.
             adapt: what is done to the tensors, under our keys, before their shapes are held to the network's.
+            bgr: theirs takes images whose channels are blue, green, red; ours take red, green, blue.
 
         Raises:
             DataError: keys that are missing or left over, or shapes that do not fit, listed from both sides.
         """
-        theirs, keys, biases = self._today(theirs), self.keys(network), self.biases(network)
-        missing = self._needed(network) - theirs.keys()
-        unexpected = {key for key in theirs.keys() - self._known(network) if not _matches(key, self.spare)}
+        theirs, keys, biases = self.today(theirs), self.keys(network), self.biases(network)
+        missing = self._needed(keys, biases) - theirs.keys()
+        left = theirs.keys() - {*keys.values(), *biases.values()}
+        unexpected = {key for key in left if not _matches(key, self.spare)}
         tell_misfits(network, source, missing, unexpected)
         loaded: Tensors = {}
         for key, like in network.state_dict().items():
@@ -157,22 +169,29 @@ class Layout:
                 loaded[key] = torch.full_like(like, default, device="cpu")
             if key in biases:
                 loaded[key] = loaded[key] - theirs[biases[key]]
-        loaded = adapt(loaded)
+            if factor := _number(self.factors, key):
+                loaded[key] = loaded[key] * factor
+        loaded = adapt(_turned(network, loaded) if bgr else loaded)
         check_fit(network, loaded, source)
         return self._with_eps(network, loaded, load=True)
 
     def matches(self, network: nn.Module, theirs: Collection[str]) -> bool:
         """Whether the keys are those of ``network`` in this layout, all of them and none more."""
-        found = self._today(dict.fromkeys(theirs)).keys()
+        found = self.today(dict.fromkeys(theirs)).keys()
         if not self._begins_and_ends_alike(network, found):
             return False
-        left = found - self._known(network)
-        return self._needed(network) <= found and all(_matches(key, self.spare) for key in left)
+        keys, biases = self.keys(network), self.biases(network)
+        left = found - {*keys.values(), *biases.values()}
+        return self._needed(keys, biases) <= found and all(_matches(key, self.spare) for key in left)
 
-    def save(self, network: nn.Module) -> Tensors:
-        """Their tensors from ours: what their library would write."""
+    def save(self, network: nn.Module, *, bgr: bool = False) -> Tensors:
+        """Their tensors from ours: what their library would write; ``bgr`` as for :meth:`load`."""
         keys = self.keys(network)
         ours = self._with_eps(network, dict(network.state_dict()), load=False)
+        ours = _turned(network, ours) if bgr else ours
+        for key in ours:
+            if factor := _number(self.factors, key):
+                ours[key] = ours[key] / factor
         for conv, norm in _normed(network):
             if f"{norm}.weight" not in keys:
                 gains = ours[f"{norm}.weight"]
@@ -181,9 +200,8 @@ class Layout:
         idle = {theirs: torch.zeros_like(ours[mean]) for mean, theirs in self.biases(network).items()}
         return {keys[key]: self.form(key).save(ours[key]).contiguous() for key in keys} | idle
 
-    def _needed(self, network: nn.Module) -> set[str]:
-        keys = self.keys(network)
-        return {keys[key] for key in keys if self._default(key) is None} | {*self.biases(network).values()}
+    def _needed(self, keys: Mapping[str, str], biases: Mapping[str, str]) -> set[str]:
+        return {keys[key] for key in keys if self._default(key) is None} | {*biases.values()}
 
     def _begins_and_ends_alike(self, network: nn.Module, found: Collection[str]) -> bool:
         """Whether the first and the last key are there: this sorts out most layouts at once."""
@@ -191,10 +209,8 @@ class Layout:
         ours = [k for k in network.state_dict() if _number(self.absent, k) is None and self._default(k) is None]
         return all(self._rename(key, names) in found for key in (ours[0], ours[-1]))
 
-    def _known(self, network: nn.Module) -> set[str]:
-        return {*self.keys(network).values(), *self.biases(network).values()}
-
-    def _today(self, theirs: Mapping[str, Any]) -> Mapping[str, Any]:
+    def today(self, theirs: Mapping[str, Any]) -> Mapping[str, Any]:
+        """A file's tensors, or what else stands under its keys, by the keys that the rules lead to."""
         return self.read({_renewed(key, self.older): value for key, value in theirs.items()})
 
     def _default(self, key: str) -> float | None:
@@ -208,6 +224,12 @@ class Layout:
                     ratio = ((variance + module.eps) / (variance + self.eps)).sqrt()
                     tensors[f"{path}.weight"] = gains * ratio if load else gains / ratio
         return tensors
+
+
+def _turned(network: nn.Module, tensors: Tensors) -> Tensors:
+    """With the first kernels' three channels in the other order."""
+    key = first_kernel(network)
+    return tensors | {key: tensors[key].flip(1)} if tensors[key].ndim == 4 and tensors[key].shape[1] == 3 else tensors
 
 
 def _in_form(form: Form, theirs: Tensor, like: Tensor) -> Tensor:

@@ -2,40 +2,41 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convarium.errors import DataError
-from convarium.facts import all_facts
-from convarium.tensors import WEIGHTS, check_fit
-from convarium.weights.cards import Card, all_cards, find_card
-from convarium.weights.layouts import LIBRARIES, layouts
+from convarium.errors import DataError, UsageError
+from convarium.tensors import WEIGHTS
+from convarium.weights.cache import digest_of
+from convarium.weights.cards import Card, all_cards, find_card, usual_card
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from convarium.network import Network
-    from convarium.weights.layout import Layout
+    from convarium.weights.files import WeightFile
 
 HUB = "hf-hub:"
 CONFIG = "config.json"
 
-Adapt = Callable[[dict[str, "Tensor"]], dict[str, "Tensor"]]
-
 
 @dataclass(frozen=True)
 class Source:
-    """A file of weights here, the ``card`` it is if that is known, whether a pickle in it may be read, and the
-    ``config.json`` in the hub's layout that lies beside it."""
+    """A file of weights here.
+
+    Attributes:
+        path: the file.
+        card: whose it is by its hash, if that is known.
+        trusted: a pickle in it may be read.
+        config: the ``config.json`` in the hub's layout that lies beside it.
+        bgr: its first layer takes channels in the order blue, green, red; ``None`` where nobody said.
+    """
 
     path: Path
     card: Card | None = None
     trusted: bool = False
     config: Path | None = None
+    bgr: bool | None = None
 
     @property
     def preprocessing(self) -> tuple[int, Sequence[float], Sequence[float], str, float] | None:
@@ -45,7 +46,7 @@ class Source:
             DataError: a configuration that is not one of the hub's.
         """
         if self.card:
-            return self.card.size, self.card.mean, self.card.std, self.card.interpolation, self.card.crop_pct
+            return self.card.preprocessing
         if self.config is None:
             return None
         try:
@@ -54,11 +55,36 @@ class Source:
         except (KeyError, TypeError) as error:
             raise DataError(f"{self.config} does not say how images are prepared ({error}): put it back") from None
 
+    def takes_bgr(self, network: str, library: str) -> bool:
+        """Whether its first layer takes blue, green, red: as was said, as its card says, or as its library's mostly
+        do."""
+        if self.bgr is not None:
+            return self.bgr
+        return self.card.bgr if self.card else takes_bgr(network, library)
+
     @property
     def network(self) -> str | None:
         """The catalogue name in a configuration of ours; ``None`` where there is none."""
         told = self._told() if self.config else {}
         return told.get("architecture") if "convarium" in told else None
+
+    @property
+    def plan(self) -> dict[str, Any]:
+        """How a network that was compressed differs from the catalogue's (:mod:`convarium.plan`); mostly empty."""
+        own = self._told().get("convarium") if self.config else None
+        return own.get("plan", {}) if isinstance(own, dict) else {}
+
+    @property
+    def classes(self) -> int:
+        """How many classes its configuration says the weights are for.
+
+        Raises:
+            DataError: it does not say.
+        """
+        told = self._told().get("num_classes") if self.config else None
+        if not isinstance(told, int) or told < 0:
+            raise DataError(f"{self.config} does not say how many classes there are (num_classes): put it back")
+        return told
 
     def _told(self) -> dict[str, Any]:
         assert self.config is not None
@@ -100,80 +126,60 @@ def find_source(network: str, weights: str) -> Source:
 
 
 def fetch_card(card: Card) -> Source:
-    """The card's file, held to its published hash."""
+    """The card's file, held to its published hash.
+
+    Raises:
+        UsageError: no address is known.
+        DataError, ConvariumError: what cannot be fetched.
+    """
+    from convarium.weights.archive import fetch_member
     from convarium.weights.fetch import fetch
 
-    return Source(fetch(card.url, sha256=card.sha256 or None), card, trusted=bool(card.sha256))
+    if not card.url:
+        raise UsageError(f"no address of {card.network} {card.name} is known: it is {card.note}")
+    path = fetch_member(card.url, card.member, card.checksum or None) if card.member else None
+    return Source(path or fetch(card.url, checksum=card.checksum or None), card, trusted=bool(card.checksum))
 
 
 def card_by_hash(path: Path) -> Card | None:
-    """The card whose published digits the file's sha256 begins with.
+    """The card whose published digits the file's hash begins with.
 
-    Only a file whose name holds those digits is read for it, as every library names its files by them.
+    Only a file that is called as its library calls it, or whose name holds those digits, is read for it; others have
+    no card, and need none to be loaded.
     """
-    named = [card for card in all_cards() if card.sha256 and card.sha256[:8] in path.name]
-    if not named or not path.is_file():
+    if not path.is_file():
         return None
-    with open(path, "rb") as file:
-        digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return next((card for card in named if digest.startswith(card.sha256)), None)
+    named = [card for card in all_cards() if card.checksum and _is_called(path.name, card)]
+    digests: dict[str, str] = {}
+    for card in named:
+        algorithm, _, digits = card.checksum.partition(":")
+        if algorithm not in digests:
+            digests[algorithm] = digest_of(path, algorithm)
+        if digests[algorithm].startswith(digits):
+            return card
+    return None
 
 
-def load_source(network: Network, source: Source, adapt: Adapt = lambda tensors: tensors) -> str:
-    """Load a file's weights into ``network``, strictly, from whichever layout they are written in.
+def _is_called(name: str, card: Card) -> bool:
+    return name == card.file or card.checksum.partition(":")[2][:8] in name
 
-    Args:
-        network: built for these weights, but for what ``adapt`` can bridge.
-        source: the file.
-        adapt: what is done to the tensors, under our keys, before they are held to the network.
 
-    Returns:
-        What is to be said about it in one line; mostly nothing.
+def read_source(source: Source) -> WeightFile:
+    """What a source holds.
 
     Raises:
-        DataError: a file that cannot be read, or that belongs to another network.
+        DataError: a file that cannot be read, or that says itself that it is of a function that nobody has here.
     """
     from convarium.weights.files import read_tensors
+    from convarium.weights.layouts.caffe import other_function
 
-    if source.card and source.card.network != network.name:
-        raise DataError(
-            f"{source.path} is {source.card.name}, the weights of {source.card.network}, by its hash: that is another "
-            f"function than {network.name}, though a file may fit both; build {source.card.network} for it"
-        )
-    theirs = read_tensors(source.path, trusted=source.trusted).tensors
-    layout = find_writing(network, theirs)
-    ours = layout.load(network, theirs, str(source.path), adapt) if layout else adapt(theirs)
-    check_fit(network, ours, source.path)
-    if source.network not in (None, network.name):
-        raise DataError(f"{source.config} says that these are the weights of {source.network}, not of {network.name}")
-    own = network.state_dict()
-    # Assigned, not copied: the network may stand on the meta device.
-    network.load_state_dict({key: tensor.to(own[key].dtype) for key, tensor in ours.items()}, assign=True)
-    alike = look_alikes(network.name)
-    if source.card or source.network or not alike:
-        return ""
-    return (
-        f"{source.path.name} is read as {network.name}, as asked; as many parameters in the same stages have "
-        f"{', '.join(alike)}, which are other functions"
-    )
+    read = read_tensors(source.path, trusted=source.trusted)
+    if reason := other_function(read.metadata.get("order", [])):
+        raise DataError(f"{source.path} {reason}")
+    return read
 
 
-def look_alikes(name: str) -> list[str]:
-    """Networks whose files may have the same keys and shapes: as many parameters in stages of the same names."""
-    own = all_facts().get(name)
-    return [
-        other.name
-        for other in all_facts().values()
-        if own and other.name != name and (other.counts.params, [*other.stages]) == (own.counts.params, [*own.stages])
-    ]
-
-
-def find_writing(network: Network, theirs: Collection[str]) -> Layout | None:
-    """The layout that a file with these keys is written in, for ``network``: one of its own first, else one whose keys
-    are the same; ``None`` where the keys are ours, or nobody's."""
-    if {*theirs} >= {key for key in network.state_dict() if not key.startswith("head.classifier")}:
-        return None
-    known = [layout for library in LIBRARIES for layout in layouts(library)]
-    own = [layout for layout in known if layout.fits(network.name)]
-    matching = (layout for layout in [*own, *known] if layout.matches(network, theirs))
-    return next(matching, next(iter(own), None))  # where none matches, its own tells best what does not fit
+def takes_bgr(network: str, library: str) -> bool:
+    """Whether a library's files of a network are mostly for images whose channels are blue, green, red."""
+    usual = usual_card(network, library)
+    return usual is not None and usual.bgr

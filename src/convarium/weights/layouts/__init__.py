@@ -4,7 +4,7 @@ from importlib import import_module
 
 from convarium.weights.layout import Layout
 
-LIBRARIES = ("torchvision", "timm", "cadene", "keras", "pytorchcv")
+LIBRARIES = ("torchvision", "timm", "cadene", "keras", "pytorchcv", "caffe")
 
 
 def layouts(library: str) -> tuple[Layout, ...]:

@@ -2,14 +2,14 @@
 roof, whose classifier it calls ``last_linear``. Its files of torchvision's networks, and that of Xception, have their
 makers' names; they are read too (``older``)."""
 
-from convarium.weights.layout import Layout
+from convarium.weights.layout import Layout, Rules
 from convarium.weights.layouts import torchvision
 from convarium.weights.layouts.torchvision import BLOCKS, RESNET, dense_head
 
 LAST = ("head.classifier.", "last_linear.")
 
 
-def renamed(rules: tuple[tuple[str, str], ...], theirs: str, new: str = "last_linear.") -> tuple[tuple[str, str], ...]:
+def renamed(rules: Rules, theirs: str, new: str = "last_linear.") -> Rules:
     """``rules`` with the classifier called ``new``, where they call it ``theirs``."""
     return tuple((ours, new if name == theirs else name) for ours, name in rules)
 
@@ -100,12 +100,11 @@ BN_INCEPTION = (
     (".norm.", "_bn."),
     LAST,
 )
-BGR = (("stages.conv1.conv.weight", "bgr"),)
 
 # -- Xception: the numbers count activations too, and the first block starts without one ----------------------------
 
 
-def separables(block: str, first: int, count: int) -> tuple[tuple[str, str], ...]:
+def separables(block: str, first: int, count: int) -> Rules:
     """Rules for the ``count`` separable convolutions of a block, the first of which is its layer number ``first``."""
     rules: list[tuple[str, str]] = []
     for i in range(count):
@@ -151,7 +150,7 @@ def squeezenet(name: str) -> Layout:
 
 
 LAYOUTS = (
-    Layout(("resnet101_caffe",), renamed(RESNET, "fc."), BGR),
+    Layout(("resnet101_caffe",), renamed(RESNET, "fc.")),
     Layout(("resnet18", "resnet34", "resnet*_v1_5"), renamed(RESNET, "fc."), older=FC),
     Layout(("resnext101_32x4d", "resnext101_64x4d"), RESNEXT),
     Layout(SENETS, SENET, GATES),
@@ -159,7 +158,7 @@ LAYOUTS = (
     with_dense_head("vgg11", "vgg13", "vgg16", "vgg19", "vgg*_bn", places=(0, 3, 6)),
     squeezenet("squeezenet1_0"),
     squeezenet("squeezenet1_1"),
-    Layout(("bn_inception_caffe",), BN_INCEPTION, BGR),
+    Layout(("bn_inception_caffe",), BN_INCEPTION),
     Layout(("inception_v3_tv",), renamed(torchvision.INCEPTION_V3, "fc."), spare=("AuxLogits.*",), older=FC),
     Layout(("inception_v4",), INCEPTION_V4),
     Layout(("inception_resnet_v2_slim",), INCEPTION_RESNET_V2),

@@ -1,7 +1,6 @@
 """Keras applications' layout (github.com/keras-team/keras), with ``read_tensors``' names: ``layer/variable``.
 
-Kernels are height by width by in by out. Layers without a name of their own are numbered by class, here from 0. The
-networks with Caffe's preprocessing take images whose channels are blue, green, red; ours take red, green, blue.
+Kernels are height by width by in by out. Layers without a name of their own are numbered by class, here from 0.
 """
 
 import re
@@ -9,14 +8,14 @@ from collections.abc import Mapping
 from typing import Any
 
 from convarium.weights.keras_file import renumbered
-from convarium.weights.layout import Layout
+from convarium.weights.layout import Layout, Rules
 
 COUNTERS = ("*.num_batches_tracked", 0)
 GAINS = ("*.norm.weight", 1)
 EPS = 1.001e-5  # of the batch norms of the ResNets
 
 
-def variables(conv: str = "", norm: str = "_bn") -> tuple[tuple[str, str], ...]:
+def variables(conv: str = "", norm: str = "_bn") -> Rules:
     """The ends of our keys to theirs; ``conv`` and ``norm`` are what a layer's name ends in."""
     return (
         (".conv.weight", f"{conv}/kernel"),
@@ -33,7 +32,6 @@ def variables(conv: str = "", norm: str = "_bn") -> tuple[tuple[str, str], ...]:
 
 KERNELS = (("*.conv.weight", "hwio"), ("*.linear.weight", "hwio"), ("*.depthwise.weight", "hwoi"))
 DENSE = (("head.*.weight", "transposed"),)
-BGR = (("stages.conv1.conv.weight", "hwio bgr"), ("stages.block1.conv1_1.conv.weight", "hwio bgr"))
 
 VGG = (
     *((f"stages.block{i}.conv{i}_", f"block{i}_conv") for i in range(1, 6)),
@@ -92,11 +90,11 @@ def layout(*networks: str, **parts: Any) -> Layout:
 
 
 LAYOUTS = (
-    layout("vgg16", "vgg19", rules=VGG, values=(("head.hidden.fc6.fc.weight", "over 7x7 hwc"), *BGR, *DENSE, *KERNELS)),
+    layout("vgg16", "vgg19", rules=VGG, values=(("head.hidden.fc6.fc.weight", "over 7x7 hwc"), *DENSE, *KERNELS)),
     layout(
         *(f"resnet{depth}" for depth in (50, 101, 152)),
         rules=RESNET,
-        values=(*BGR, *DENSE, *KERNELS),
+        values=(*DENSE, *KERNELS),
         idle_biases=True,
         eps=EPS,
     ),

@@ -1,8 +1,6 @@
 """pytorchcv's layout (github.com/osmr/pytorchcv): stages of units, whose convolutions are numbered from 1."""
 
-from convarium.weights.layout import Layout
-
-Rules = tuple[tuple[str, str], ...]
+from convarium.weights.layout import Layout, Rules
 
 NORM = ((".norm.", ".bn."),)
 GATE = ((".attention.fc1.", ".se.conv1."), (".attention.fc2.", ".se.conv2."))

@@ -1,7 +1,7 @@
 """timm's layout (github.com/huggingface/pytorch-image-models): torchvision's where the network is torchvision's,
 Cadene's where it came from there."""
 
-from convarium.weights.layout import Layout
+from convarium.weights.layout import Layout, Rules
 from convarium.weights.layouts import cadene
 from convarium.weights.layouts.cadene import GATES, SENET, SENETS, renamed
 from convarium.weights.layouts.torchvision import BLOCKS, INCEPTION_V3, RESNET
@@ -43,7 +43,7 @@ VGG_OLDER = (("classifier.0.", "pre_logits.fc1."), ("classifier.3.", "pre_logits
 MOBILENET_GROUPS = ((1,), (2, 3), (4, 5), (6, 7, 8, 9, 10, 11), (12, 13))
 
 
-def mobilenet_blocks() -> tuple[tuple[str, str], ...]:
+def mobilenet_blocks() -> Rules:
     return tuple(
         (f"stages.dw{number}.", f"blocks.{group}.{place}.")
         for group, numbers in enumerate(MOBILENET_GROUPS)

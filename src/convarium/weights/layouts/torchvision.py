@@ -1,6 +1,6 @@
 """torchvision's layout (github.com/pytorch/vision), which timm shares for its ResNets and ResNeXts."""
 
-from convarium.weights.layout import Layout
+from convarium.weights.layout import Layout, Rules
 
 BLOCKS = tuple((f"stages.conv{i + 1}_x.", f"layer{i}.") for i in (1, 2, 3, 4))
 RESNET = (
@@ -30,7 +30,7 @@ def squeezenet(name: str) -> Layout:
     return Layout((name,), rules)
 
 
-def dense_head(*places: int) -> tuple[tuple[str, str], ...]:
+def dense_head(*places: int) -> Rules:
     names = ("head.hidden.fc6.fc.", "head.hidden.fc7.fc.", "head.classifier.")
     return tuple((name, f"classifier.{place}.") for name, place in zip(names, places, strict=True))
 

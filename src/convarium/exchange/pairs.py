@@ -1,12 +1,11 @@
-"""Which network of ours is which entry of a peer, and another size than its own that both take. Plain data: the peers'
-environment reads it too."""
+"""Which network of ours is which entry of another library, and another size than its own that both take. Plain data:
+``tests/parity`` reads it too, where those libraries are."""
 
 from typing import NamedTuple
 
 
 class Pair(NamedTuple):
-    """``options`` are for the peer's own constructor; ``size`` is the network's own, ``other`` a second one; ``bgr``:
-    the peer's images are blue, green, red."""
+    """``options`` are for the library's own constructor; ``size`` is the network's own, ``other`` a second one."""
 
     library: str
     entry: str
@@ -14,7 +13,6 @@ class Pair(NamedTuple):
     size: int = 224
     other: int = 160
     options: dict = {}  # noqa: RUF012  never changed
-    bgr: bool = False
 
 
 VGGS = [f"vgg{depth}{bn}" for depth in (11, 13, 16, 19) for bn in ("", "_bn")]
@@ -71,8 +69,8 @@ def cadene() -> list[Pair]:
     pairs += [Pair("cadene", name, f"{name}_caffe", other=200) for name in senets]
     return [
         *pairs,
-        Pair("cadene", "cafferesnet101", "resnet101_caffe", other=200, bgr=True),
-        Pair("cadene", "bninception", "bn_inception_caffe", other=228, bgr=True),
+        Pair("cadene", "cafferesnet101", "resnet101_caffe", other=200),
+        Pair("cadene", "bninception", "bn_inception_caffe", other=228),
         Pair("cadene", "inceptionv3", "inception_v3_tv", 299, 315),
         Pair("cadene", "inceptionv4", "inception_v4", 299, 315),
         Pair("cadene", "inceptionresnetv2", "inception_resnet_v2_slim", 299, 315),
@@ -81,9 +79,9 @@ def cadene() -> list[Pair]:
 
 
 def keras() -> list[Pair]:
-    # Their preprocessing takes blue, green, red; a network that has dense layers over its map has one size.
-    pairs = [Pair("keras", f"VGG{d}", f"vgg{d}", other=224, bgr=True) for d in (16, 19)]
-    pairs += [Pair("keras", f"ResNet{d}", f"resnet{d}", bgr=True) for d in (50, 101, 152)]
+    # A network that has dense layers over its map has one size.
+    pairs = [Pair("keras", f"VGG{d}", f"vgg{d}", other=224) for d in (16, 19)]
+    pairs += [Pair("keras", f"ResNet{d}", f"resnet{d}") for d in (50, 101, 152)]
     pairs += [Pair("keras", f"ResNet{d}V2", f"preact_resnet{d}_keras") for d in (50, 101, 152)]
     pairs.append(Pair("keras", "InceptionV3", "inception_v3", 299, 200))
     pairs.append(Pair("keras", "InceptionResNetV2", "inception_resnet_v2_slim", 299, 200))
