@@ -8,6 +8,18 @@ from pathlib import Path
 from convarium.errors import ConvariumError
 
 
+def make_folder(path: Path) -> None:
+    """Make ``path`` unless it is there.
+
+    Raises:
+        ConvariumError: it cannot be made.
+    """
+    try:
+        path.mkdir(exist_ok=True)
+    except OSError as error:
+        raise ConvariumError(f"cannot make the folder {path}: {error.strerror}") from None
+
+
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
     """A temporary path beside ``path``; when the block ends well, its file is synced and takes that place.

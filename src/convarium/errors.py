@@ -31,6 +31,10 @@ class GateError(ConvariumError):
     exit_code = 4
 
 
+class Diverged(ConvariumError):
+    """A loss or a gradient became infinite or no number (exit code 1)."""
+
+
 class Interrupted(ConvariumError):
     """Stopped by Ctrl-C after a checkpoint was written (exit code 130)."""
 

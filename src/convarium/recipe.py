@@ -40,7 +40,8 @@ class Recipe:
     stage's learning rate over that of the next, ``in_chans`` input channels (0: the network's own); ``rotation`` in
     degrees, ``shift`` in parts of the side, ``scale`` as the largest magnification (and its inverse the smallest);
     ``clip_norm`` is the largest norm of the whole gradient (0: any); ``ema`` the decay of the weights' moving average
-    (0: none); ``warmup_epochs`` of rising learning rate; ``threads`` of one operation (0: yet to be measured).
+    (0: none); ``warmup_epochs`` of rising learning rate; ``snapshots`` the epochs after which weights are
+    kept ("": none); ``threads`` of one operation (0: yet to be measured).
     """
 
     model: str
@@ -66,6 +67,7 @@ class Recipe:
     shift: Annotated[float, Between(0, 1)] = 0.06
     flip: bool
     attention: str = ""
+    snapshots: str = ""
     seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     threads: Annotated[int, Between(0, 1024)] = 0
 
@@ -75,7 +77,7 @@ LIMITS: dict[str, Between] = {
     for name, hint in get_type_hints(Recipe, include_extras=True).items()
     if hasattr(hint, "__metadata__")
 }
-LATER = ("weights", "freeze", "stage_lr_decay", "in_chans")  # what older recipes lack
+LATER = ("weights", "freeze", "stage_lr_decay", "in_chans", "snapshots")  # what older recipes lack
 
 
 def check_options(given: dict[str, Any]) -> None:
@@ -90,7 +92,7 @@ def check_options(given: dict[str, Any]) -> None:
             limits = LIMITS[name]
             if not isinstance(value, int | float) or not limits.low <= value <= limits.high:
                 raise UsageError(f"{option} must be between {limits.low} and {limits.high}; got {value!r}")
-    for name in ("weights", "freeze"):
+    for name in ("weights", "freeze", "snapshots"):
         if given.get(name) == "":
             raise UsageError(f"--{name} is empty: name what it is to be, or leave it out")
     for name, choices in (("optimizer", get_args(Optimizer)), ("schedule", get_args(Schedule))):
@@ -121,7 +123,26 @@ def resolve(default: Recipe, given: dict[str, Any]) -> Recipe:
     """
     check_options(given)
     recipe = replace(default, **{key: value for key, value in given.items() if value is not None})
+    snapshot_epochs(recipe)
     return replace(recipe, warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 2))
+
+
+def snapshot_epochs(recipe: Recipe) -> set[int]:
+    """After which epochs the weights are kept; 0 is before the first.
+
+    Raises:
+        UsageError: what is no list of epochs of this training.
+    """
+    if recipe.snapshots == "all":
+        return set(range(recipe.epochs + 1))
+    asked = [part.strip() for part in recipe.snapshots.split(",")] if recipe.snapshots else []
+    for part in asked:
+        if not (part.isascii() and part.isdigit() and int(part) <= recipe.epochs):
+            raise UsageError(
+                f"--snapshots takes epochs from 0 (before training) to {recipe.epochs} (the last) with commas between, "
+                f'or "all"; got {part!r}'
+            )
+    return {int(part) for part in asked}
 
 
 def check_same(stored: Recipe, given: dict[str, Any]) -> None:

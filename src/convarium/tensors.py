@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -118,6 +119,18 @@ def _next_tensor(file: BufferedReader, like: Tensor) -> Tensor:
     if tensor.nbytes and file.readinto(room) != tensor.nbytes:
         raise DataError(f"{file.name} was cut while it was read: read it again")
     return tensor
+
+
+def digest(tensors: dict[str, Tensor], text: str = "") -> str:
+    """A hash of tensors and their names, whatever their order, and of a text."""
+    import torch
+
+    hashed = hashlib.sha256(text.encode())
+    for key in sorted(tensors):
+        value = tensors[key].detach().cpu().contiguous()
+        hashed.update(f"{key}{value.dtype}{tuple(value.shape)}".encode())
+        hashed.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
+    return hashed.hexdigest()
 
 
 def refuse_pickle(path: Path) -> DataError:

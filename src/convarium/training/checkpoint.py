@@ -3,7 +3,6 @@ over for the one before."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -11,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from convarium.atomic import make_folder
 from convarium.errors import ConvariumError, DataError
-from convarium.tensors import load_tensors, save_tensors
+from convarium.tensors import digest, load_tensors, save_tensors
 
 KEEP = 2
 
@@ -30,10 +30,7 @@ def save_checkpoint(
     """
     tensors = {f"{name}.{key}": value for name, part in parts.items() for key, value in _tensors(part).items()}
     text = json.dumps({"step": step, **state})
-    try:
-        folder.mkdir(exist_ok=True)
-    except OSError as error:
-        raise ConvariumError(f"cannot make the folder {folder}: {error.strerror}") from None
+    make_folder(folder)
     path = folder / f"step-{step:08d}.safetensors"
     save_tensors(path, tensors, {"state": text, "sha256": digest(tensors, text)})
     for old in sorted(folder.glob("step-*.safetensors"))[:-KEEP]:
@@ -78,16 +75,6 @@ def _read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if metadata.get("sha256") != digest(tensors, text):
         raise DataError(f"{path} is damaged: its hash does not match its content")
     return tensors, json.loads(text)
-
-
-def digest(tensors: dict[str, Tensor], text: str = "") -> str:
-    """A hash of tensors and their names, whatever their order, and of a text."""
-    hashed = hashlib.sha256(text.encode())
-    for key in sorted(tensors):
-        value = tensors[key].detach().cpu().contiguous()
-        hashed.update(f"{key}{value.dtype}{tuple(value.shape)}".encode())
-        hashed.update(value.reshape(-1).view(torch.uint8).numpy().tobytes() if value.numel() else b"")
-    return hashed.hexdigest()
 
 
 def _tensors(part: nn.Module | torch.optim.Optimizer) -> dict[str, Tensor]:

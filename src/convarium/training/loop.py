@@ -19,10 +19,11 @@ from convarium.atomic import write_text
 from convarium.data.augment import Augmentation, augment, draw, shuffle
 from convarium.data.loading import ImageStore
 from convarium.data.preprocess import Preprocessing
-from convarium.errors import ConvariumError
+from convarium.errors import Diverged
 from convarium.network import Network
-from convarium.recipe import Recipe
+from convarium.recipe import Recipe, snapshot_epochs
 from convarium.runs import CHECKPOINTS, METRICS
+from convarium.snapshots import save_snapshot
 from convarium.training.auxiliary import WithAuxiliary
 from convarium.training.checkpoint import load_checkpoint, save_checkpoint
 from convarium.training.interrupt import stop_on_signals
@@ -105,7 +106,7 @@ def fit(
 
     Raises:
         Interrupted: stopped by a signal, after a checkpoint.
-        ConvariumError: the loss became NaN or infinite; nothing of that step is saved.
+        Diverged: the loss became NaN or infinite; nothing of that step is saved.
     """
     torch.manual_seed(recipe.seed + 1)
     freeze_parts(network, recipe.freeze)
@@ -136,7 +137,14 @@ def fit(
         state = asdict(Progress(progress.epoch, progress.step, asdict(totals), progress.history))
         save_checkpoint(checkpoints, progress.epoch * steps + progress.step, parts, state)
 
+    def keep() -> None:
+        """Before the checkpoint of its epoch: a run that stops in between goes back, and keeps the same bits again."""
+        if progress.epoch in snapshot_epochs(recipe):
+            save_snapshot(checkpoints, progress.epoch, kept)
+
     log()  # as the checkpoint has it, whatever an interruption left
+    if stored is None:
+        keep()
     saved = time.monotonic()
     with stop_on_signals() as request, _deterministic():
         while progress.epoch < recipe.epochs:
@@ -168,6 +176,7 @@ def fit(
             progress.history.append(row)
             progress.epoch, progress.step, progress.totals = progress.epoch + 1, 0, {}
             log()
+            keep()
             save(Totals())
             reporter.on_epoch(row)
             request.raise_if_asked(f"stopped; a checkpoint is written; to go on: {how_to_resume}")
@@ -197,7 +206,7 @@ def _step(
 
 def _check_finite(value: float, what: str, epoch: int, recipe: Recipe) -> None:
     if not math.isfinite(value):
-        raise ConvariumError(
+        raise Diverged(
             f"the {what} became {value} in epoch {epoch + 1}: train anew (--overwrite) with a lower --learning-rate "
             f"(now {recipe.learning_rate}) or a higher --warmup-epochs; the last checkpoint is whole"
         )

@@ -85,6 +85,7 @@ def train(
     shift: float | None = None,
     flip: bool | None = None,
     attention: str | None = None,
+    snapshots: str | None = None,
     seed: int | None = None,
     threads: int | None = None,
     resume: bool = False,
@@ -122,6 +123,8 @@ def train(
         shift: augmentation, part of the side.
         flip: augmentation, mirror half of the images.
         attention: se, spatial, hard or scale, at the end of every branch.
+        snapshots: epochs after which the weights are kept too, such as "1,2,5,10" (0: before training), or "all": for
+            explain --method evolution and gradient-flow.
         seed: of everything random.
         threads: of one operation; measured when not given.
         resume: go on with the run in the output folder.
@@ -150,6 +153,7 @@ def train(
         if weights and Path(weights).exists() and Path(weights).resolve().is_relative_to(folder.resolve()):
             raise UsageError(f"the weights lie in {folder}, which the new run is to replace: choose another --output")
     dataset = open_dataset(data, stored.seed if stored else seed or 0)
+    dataset.positions("train")  # refuses data that is for judging only
     for note in dataset.notes:
         stderr().print(note)
     if record and record.get("data_hash") != dataset.fingerprint:
@@ -229,12 +233,13 @@ def _build(recipe: Recipe, dataset: Dataset) -> Network:
     network = create_model(recipe.model, **arguments, weights=recipe.weights or None)
     if base:
         base.prepare(network)
-        if len(base.class_names) == len(dataset.class_names) and base.class_names != dataset.class_names:
+        if base.differs_in_classes(dataset.class_names):
             stderr().print(f"{recipe.model}: a fresh classifier: the weights' own is for {_few(base.class_names)}")
             torch.manual_seed(recipe.seed)
-            network.head.classifier = create_model(recipe.model, **arguments).head.classifier
-    elif recipe.weights:
-        stderr().print(f"{recipe.weights} does not say how its images were prepared: as for {recipe.model} itself")
+            if network.plan:
+                network.reset_classifier(len(dataset.class_names))
+            else:
+                network.head.classifier = create_model(recipe.model, **arguments).head.classifier
     freeze_parts(network, recipe.freeze)
     return network
 
@@ -248,7 +253,7 @@ def _train(dataset: Dataset, recipe: Recipe, folder: Path, command: str, record:
     what was written when the run began, if it did."""
     import torch
 
-    from convarium.training.checkpoint import digest
+    from convarium.tensors import digest
     from convarium.training.prepare import choose_threads, image_stores
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
