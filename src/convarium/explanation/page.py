@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,20 +18,29 @@ if TYPE_CHECKING:
 MOST = 100  # figures of one method on the page; the others are files beside it
 
 
+@dataclass(frozen=True)
+class Row:
+    """Figures beside each other, one for each run: inline SVG and a sentence, ``None`` where a run has none of it; and
+    a ``note`` on how they compare."""
+
+    figures: Sequence[tuple[str, str] | None]
+    note: str = ""
+
+
 def write_page(
     path: Path,
-    title: str,
-    seen: Sequence[Seen],
-    drawn: Mapping[str, Sequence[tuple[str, str]]],
+    titles: Sequence[str],
+    seen: Sequence[Sequence[Seen]],
+    drawn: Mapping[str, Sequence[Row]],
     left_out: Mapping[str, str],
 ) -> None:
     """Write the page.
 
     Args:
         path: the HTML file.
-        title: of the page.
-        seen: the images, and what the network said of them.
-        drawn: by method, its figures as inline SVG and a sentence to each.
+        titles: of the run, or of two beside each other.
+        seen: for each run the images, and what its network said of them.
+        drawn: by method, its figures.
         left_out: by method, why it is not shown.
 
     Raises:
@@ -40,9 +50,16 @@ def write_page(
 
     template = files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
     page = Environment(autoescape=True).from_string(template)
+    images = list(zip(*seen, strict=True))  # each image as every run sees it
     write_text(
         path,
         page.render(
-            title=title, seen=seen, drawn=drawn, left_out=left_out, methods=METHODS, most=MOST, version=__version__
+            titles=titles,
+            images=images,
+            drawn=drawn,
+            left_out=left_out,
+            methods=METHODS,
+            most=MOST,
+            version=__version__,
         ),
     )

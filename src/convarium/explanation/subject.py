@@ -116,10 +116,14 @@ def make_picture(run: Run, name: str, source: str, pixels: np.ndarray, label: in
     x = Preprocess(run.preprocessing)(torch.from_numpy(pixels)[None])
     with torch.no_grad():
         logits = run.model(x)[0]
+    return Picture(name, source, x, visible(run, x)[0], logits, label)
+
+
+def visible(run: Run, images: Tensor) -> np.ndarray:
+    """Images ``(N, C, H, W)`` as the network takes them, for people: ``(N, H, W, C)`` in 0..1."""
     mean = torch.tensor(run.preprocessing.mean).view(-1, 1, 1)
     std = torch.tensor(run.preprocessing.std).view(-1, 1, 1)
-    seen = (x[0] * std + mean).clamp(0, 1).permute(1, 2, 0).numpy()
-    return Picture(name, source, x, seen, logits, label)
+    return (images * std + mean).clamp(0, 1).permute(0, 2, 3, 1).numpy()
 
 
 def file_pictures(run: Run, paths: Sequence[Path]) -> list[Picture]:

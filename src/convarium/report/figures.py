@@ -24,13 +24,13 @@ INK = "#010203"
 _FIGURES = itertools.count()
 
 
-def new_figure(width: float, height: float, columns: int = 1, **options: Any) -> tuple[Figure, Any]:
+def new_figure(width: float, height: float, columns: int = 1, rows: int = 1, **options: Any) -> tuple[Figure, Any]:
     """A figure of ``width`` x ``height`` inches without a window, and its axes."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), layout="constrained")
-    axes = figure.subplots(1, columns, **options)
-    for each in np.atleast_1d(axes):
+    axes = figure.subplots(rows, columns, **options)
+    for each in np.atleast_1d(axes).flat:
         each.spines[["top", "right"]].set_visible(False)
         for part in (*each.spines.values(), each.xaxis.label, each.yaxis.label, each.title):
             part.set_color(INK)
