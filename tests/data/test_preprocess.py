@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 from torch.nn import functional as F
 
-from convarium.data.preprocess import Preprocessing
+from convarium.data.preprocess import Preprocessing, centre_start
 from convarium.data.resize import Preprocess, resize_and_crop, resize_to, resize_weights
 from convarium.errors import UsageError
 
@@ -103,7 +103,7 @@ def test_a_constant_image_stays_constant(height, width, value, interpolation):
 @given(length=sides, resized=sides, data=st.data(), interpolation=interpolations)
 def test_the_weights_of_a_pixel_sum_to_one(length, resized, data, interpolation):
     size = data.draw(st.integers(1, resized))
-    weights = resize_weights(length, resized, size, interpolation)
+    weights = resize_weights(length, resized, centre_start(resized, size), size, interpolation)
     assert weights.shape == (size, length)
     assert torch.allclose(weights.sum(1), torch.ones(size), atol=1e-5)
     if (resized - size) % 2 == 0:  # the crop is in the very middle
@@ -129,7 +129,7 @@ def test_a_transposed_image_gives_the_transposed_result(height, width, interpola
 
 def test_huge_images_keep_their_positions():
     length, resized = 65_000, 8_125  # a panorama of 8:1
-    weights = resize_weights(length, resized, 224, "bilinear").double()
+    weights = resize_weights(length, resized, centre_start(resized, 224), 224, "bilinear").double()
     centres = weights @ (torch.arange(length, dtype=torch.float64) + 0.5)
     expected = (torch.arange(224) + (resized - 224) // 2 + 0.5) * (length / resized)
     assert (centres - expected).abs().max() < 0.01

@@ -55,9 +55,7 @@ def test_figures_are_well_formed_and_take_the_pages_colour():
         curves_figure({"a": history, "b": history}),
         accuracy_figure([("a", 1e6, 1.0, 1e5), ("b", 1e6, 1.0, 2e5), ("perfect", 1e9, 0.0, 1e7)]),
         confusion_figure([[3, 1], [0, 4]], ["yes", "no"]),
-        heat_figure(
-            generator.random((8, 8, 3)), generator.random((8, 8)), ["x", "y"], np.array([0.9, 0.1]), "x", "s"
-        ),
+        heat_figure(generator.random((8, 8, 3)), generator.random((8, 8)), ["x", "y"], np.array([0.9, 0.1]), "x", "s"),
     ]
     drawn = [to_svg(figure) for figure in figures]
     for figure, svg in zip(figures, drawn, strict=True):

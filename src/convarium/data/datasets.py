@@ -1,4 +1,4 @@
-"""Data sets: the embedded ``digits`` and ``glyphs``, and folders of images with one folder per class."""
+"""Data sets: the embedded ``digits`` and ``glyphs``, folders with a folder per class, ImageNet's validation images."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from convarium.data.glyphs import LETTERS, SPLITS, Glyphs, is_glyphs, parse_settings
+from convarium.data.imagenet import holds_validation_images, is_imagenet, open_validation, readable
 from convarium.data.images import SUFFIXES, as_channels, image_files, read_image
 from convarium.errors import DataError, nearest, require
 
@@ -23,7 +24,7 @@ class Dataset:
     """Images with labels, in splits.
 
     Attributes:
-        name: ``digits``, ``glyphs`` with its settings, or the folder's path.
+        name: ``digits``, ``glyphs`` with its settings, ``imagenet:`` with its folder, or the folder's path.
         class_names: sorted; a label is a position in it.
         labels: ``(n,)`` int64.
         ids: what to call each image: its path relative to the folder.
@@ -86,23 +87,27 @@ def is_embedded(data: str) -> bool:
 
 
 def open_dataset(data: str | Path, seed: int = 0) -> Dataset:
-    """Open an embedded data set by name, or a folder.
+    """Open an embedded data set by name, a folder, or ImageNet's validation images (:mod:`convarium.data.imagenet`).
 
     A folder is ``root/<class>/*``, of which a stratified fifth, drawn by ``seed``, is held out as ``val``; or
     ``root/{train,val[,test]}/<class>/*``.
 
     Raises:
         DataError: no such data, no images, fewer than two classes, or splits whose classes disagree.
-        UsageError: a setting that ``glyphs`` does not have.
+        UsageError: a setting that ``glyphs`` or ``imagenet`` does not have.
     """
     if data == "digits":  # a folder of that name is ./digits
         return _digits()
     if is_glyphs(str(data)):
         return _glyphs(str(data))
+    if is_imagenet(str(data)):
+        return _imagenet(str(data))
     root = Path(data)
     if not str(data) or not root.is_dir():
-        hint = nearest(str(data), [*EMBEDDED, *_siblings(root)])
+        hint = nearest(str(data), [*EMBEDDED, "imagenet:FOLDER", *_siblings(root)])
         raise DataError(f"no data {str(data)!r}: neither a folder nor an embedded data set; {hint}")
+    if holds_validation_images(root):
+        raise DataError(f"{root} holds ImageNet's validation images, which have no class folders: say imagenet:{root}")
     notes: list[str] = []
     folders = _folders(root, notes)
     splits = [folder for folder in folders if folder.name.lower() in SPLIT_NAMES]
@@ -147,6 +152,13 @@ def _glyphs(data: str) -> Dataset:
     ids = ["{}/{:06d}".format(*images.place(i)) for i in range(len(images))]
     splits = {split: images.positions(split) for split in SPLITS}
     return Dataset(data, list(LETTERS.upper()), labels, ids, images, splits)
+
+
+def _imagenet(data: str) -> Dataset:
+    found = open_validation(data)
+    ids = [file.relative_to(found.folder).as_posix() for file in found.files]
+    splits = {"val": np.arange(len(ids))}
+    return Dataset(data, found.class_names, found.labels, ids, found.files, splits, found.notes)
 
 
 def _flat_folder(root: Path, folders: list[Path], seed: int, notes: list[str]) -> Dataset:
@@ -238,19 +250,19 @@ def _stratified(labels: np.ndarray, seed: int) -> dict[str, np.ndarray]:
 
 
 def check_classes(dataset: Dataset, class_names: Sequence[str], *, map_by_name: bool = False) -> np.ndarray:
-    """Labels of ``dataset`` as positions in ``class_names``, the list in the weights.
+    """Labels of ``dataset`` as positions in ``class_names``, the list in the weights; WordNet ids match their words.
 
     Raises:
-        DataError: the lists differ; with ``map_by_name``, only a class that the weights do not know.
+        DataError: a class that one of them lacks; with ``map_by_name``, only one that the weights do not know.
     """
-    known = list(class_names)
-    if unknown := [name for name in dataset.class_names if name not in known]:
+    known, own = readable(class_names), readable(dataset.class_names)
+    if unknown := [name for name in own if name not in known]:
         hint = nearest(unknown[0], known)
         raise DataError(f"{dataset.name} has the class {unknown[0]!r}, which the weights do not know; {hint}")
-    if dataset.class_names != known and not map_by_name:
-        absent = [name for name in known if name not in dataset.class_names]
+    absent = [name for name in known if name not in own]
+    if absent and not map_by_name:
         raise DataError(
-            f"{dataset.name} has {len(dataset.class_names)} of the weights' {len(known)} classes (none of "
+            f"{dataset.name} has {len(own)} of the weights' {len(known)} classes (none of "
             f"{', '.join(map(repr, absent[:3]))}): add --map-by-name to judge on those it has"
         )
-    return np.array([known.index(name) for name in dataset.class_names])[dataset.labels]
+    return np.array([known.index(name) for name in own])[dataset.labels]

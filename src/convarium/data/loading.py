@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -16,6 +17,7 @@ MEMORY_BUDGET = 2 * 2**30  # bytes of decoded images to keep
 
 Transform = Callable[[np.ndarray], Tensor]
 Tick = Callable[[int], None]
+Loaded = TypeVar("Loaded")
 
 
 class ImageStore:
@@ -57,10 +59,15 @@ class ImageStore:
             for places in order:
                 yield self.memory[places]
             return
-        with ThreadPoolExecutor(os.cpu_count()) as pool:
-            ahead = [pool.map(self._load, places.tolist()) for places in order[:1]]
-            for following in [*order[1:], None]:
-                ready = ahead.pop()
-                if following is not None:
-                    ahead.append(pool.map(self._load, following.tolist()))
-                yield torch.stack(list(ready))
+        yield from map(torch.stack, ahead(self._load, [places.tolist() for places in order]))
+
+
+def ahead(load: Callable[[int], Loaded], order: Sequence[Sequence[int]]) -> Iterator[list[Loaded]]:
+    """``load`` of every place, one list per group of places, the next one being made while the last is in use."""
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        waiting = [pool.map(load, places) for places in order[:1]]
+        for following in [*order[1:], None]:
+            ready = waiting.pop()
+            if following is not None:
+                waiting.append(pool.map(load, following))
+            yield list(ready)

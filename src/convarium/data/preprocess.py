@@ -51,3 +51,10 @@ class Preprocessing:
     def resize_size(self) -> int:
         """Short side of the resized image, in pixels."""
         return math.floor(self.size / self.crop_pct)
+
+
+def centre_start(whole: int, part: int) -> int:
+    """Where the middle ``part`` of ``whole`` pixels begins: half the margin, halves to the even number as in
+    torchvision."""
+    margin = whole - part
+    return (margin + margin // 2 % 2) // 2

@@ -5,8 +5,10 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from convarium.data.preprocess import Preprocessing
+from convarium.data.preprocess import Preprocessing, centre_start
 from convarium.errors import UsageError
+
+Span = tuple[int, int, int]  # of one direction: pixels of the resized image, the first that is cut, how many
 
 
 class Preprocess(nn.Module):
@@ -26,7 +28,10 @@ class Preprocess(nn.Module):
         channels = self.preprocessing.channels
         if images.dtype != torch.uint8 or images.ndim != 4 or images.shape[3] != channels:
             raise UsageError(f"images must be uint8 (N, H, W, {channels}); got {images.dtype} {tuple(images.shape)}")
-        x = resize_and_crop(images, self.preprocessing, self.preprocessing.size)
+        return self.normalise(resize_and_crop(images, self.preprocessing, self.preprocessing.size))
+
+    def normalise(self, x: Tensor) -> Tensor:
+        """``(N, C, h, w)`` of 0..255 to what a network takes."""
         return (x / 255 - self.get_buffer("mean")) / self.get_buffer("std")
 
 
@@ -47,31 +52,37 @@ def resize_to(image: Tensor, preprocessing: Preprocessing, size: int | None = No
 def resize_and_crop(images: Tensor, preprocessing: Preprocessing, size: int) -> Tensor:
     """``(N, H, W, C)`` of 0..255 to ``(N, C, size, size)`` float32 on the same scale.
 
-    The short side becomes ``resize_size``, the long side its proportion rounded down. As two matrix products this
-    means the same in every runtime, while a resize node's antialias attribute is ignored by OpenVINO.
+    The short side becomes ``resize_size``, the long side its proportion rounded down.
+    """
+    short = torch.sym_min(images.shape[1], images.shape[2])
+    spans = []
+    for side in images.shape[1:3]:
+        resized = preprocessing.resize_size * side // short
+        spans.append((resized, centre_start(resized, size), size))
+    return resize_part(images, spans[0], spans[1], preprocessing.interpolation)
+
+
+def resize_part(images: Tensor, rows: Span, columns: Span, interpolation: str) -> Tensor:
+    """A box of the resized images: ``(N, H, W, C)`` of 0..255 to ``(N, C, h, w)`` float32 on the same scale.
+
+    As two matrix products this means the same in every runtime, while a resize node's antialias attribute is ignored by
+    OpenVINO.
     """
     _, height, width, channels = images.shape
-    short = torch.sym_min(height, width)
-
-    def weights(side: int) -> Tensor:
-        resized = preprocessing.resize_size * side // short
-        return resize_weights(side, resized, size, preprocessing.interpolation, images.device)
-
-    rows, columns = weights(height), weights(width)
-    x = rows @ images.float().flatten(2)  # (N, size, W * C): the large image is read once, as it lies in memory
-    x = x.unflatten(2, (width, channels)).permute(0, 3, 1, 2) @ columns.T
+    down = resize_weights(height, *rows, interpolation, images.device)
+    across = resize_weights(width, *columns, interpolation, images.device)
+    x = down @ images.float().flatten(2)  # (N, h, W * C): the large image is read once, as it lies in memory
+    x = x.unflatten(2, (width, channels)).permute(0, 3, 1, 2) @ across.T
     return x.clamp(0, 255)  # a cubic overshoots
 
 
 def resize_weights(
-    length: int, resized: int, size: int, interpolation: str, device: torch.device | None = None
+    length: int, resized: int, start: int, size: int, interpolation: str, device: torch.device | None = None
 ) -> Tensor:
-    """``(size, length)``: the centre ``size`` of ``resized`` pixels, each as a weighted mean of ``length`` pixels."""
-    margin = resized - size
-    start = (margin + margin // 2 % 2) // 2  # round(margin / 2), halves to the even number as in torchvision
+    """``(size, length)``: ``size`` of ``resized`` pixels from ``start`` on, each as a weighted mean of ``length``."""
     # Centres of pixels, in half pixels from the middle of the image: whole numbers, so that runtimes which calculate
     # in float16 or bfloat16 (OpenVINO's default on some machines) cannot round them, and small where it matters.
-    ours = torch.arange(1 - size, size, 2, device=device) + (2 * start - margin)
+    ours = torch.arange(1 - size, size, 2, device=device) + (2 * start - (resized - size))
     theirs = 2 * torch.arange(length, device=device) + (1 - length)
     steps = (theirs * resized - ours[:, None] * length).abs()
     distance = steps.float() / (2 * torch.sym_max(length, resized))  # in pixels of the coarser grid

@@ -1,103 +1,113 @@
-"""``evaluate``: a run on a data set, single centre crop."""
+"""``evaluate``: trained runs on a data set, under one of the papers' protocols, alone, side by side or as one."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, get_args, overload
 
 import numpy as np
 
-from convarium.data.datasets import Dataset, check_classes, open_dataset
-from convarium.errors import DataError, check_choice
-from convarium.evaluation.metrics import confusion_matrix, softmax, top_k_error_percent
+from convarium.data.datasets import Dataset
+from convarium.errors import DataError, UsageError, check_choice
+from convarium.evaluation.crops import SINGLE, Crops, Protocol, read_protocol
+from convarium.evaluation.ensemble import combine, contributions
+from convarium.evaluation.judging import Images, Split, images_for, measures, positions_of
+from convarium.evaluation.metrics import top_k_error_percent, top_k_wrong
+from convarium.evaluation.predictions import Average, Predictions, predict
+from convarium.evaluation.results import ByCrops, Ensemble, Evaluation, Member, Row, SideBySide
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
     from torch import nn
 
     from convarium.data.preprocess import Preprocessing
-
-Split = Literal["held-out", "train", "val", "test", "all"]
-MISTAKES = 12
-BATCH = 64
+    from convarium.runs import Run
 
 
-@dataclass(frozen=True)
-class ClassResult:
-    """One class: how many images, and what part of them was taken for another class."""
-
-    name: str
-    images: int
-    error_percent: float
-
-
-@dataclass(frozen=True)
-class Mistake:
-    """An image taken for another class, and with what probability."""
-
-    image: str
-    true: str
-    predicted: str
-    probability: float
+@overload
+def evaluate(
+    runs: Path,
+    /,
+    *,
+    data: str,
+    split: Split = ...,
+    crops: Crops = ...,
+    scales: str | None = ...,
+    ensemble: bool = ...,
+    average: Average = ...,
+    map_by_name: bool = ...,
+) -> Evaluation: ...
 
 
-@dataclass(frozen=True)
-class Evaluation:
-    """Errors in per cent over ``images`` images; ``confusion[i][j]`` counts images of class i taken for class j."""
-
-    data: str
-    split: str
-    images: int
-    top1_error_percent: float
-    top5_error_percent: float
-    class_names: list[str]
-    confusion: list[list[int]]
-    per_class: list[ClassResult]
-    mistakes: list[Mistake]
-
-    def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
-
-    def summary(self) -> dict[str, Any]:
-        """The numbers that are kept with the weights."""
-        kept = ("data", "split", "images", "top1_error_percent", "top5_error_percent")
-        return {key: value for key, value in asdict(self).items() if key in kept}
-
-    def render(self) -> RenderableType:
-        from convarium.console import evaluation_tables
-
-        return evaluation_tables(self)
+@overload
+def evaluate(
+    runs: list[Path],
+    /,
+    *,
+    data: str,
+    split: Split = ...,
+    crops: Crops = ...,
+    scales: str | None = ...,
+    ensemble: bool = ...,
+    average: Average = ...,
+    map_by_name: bool = ...,
+) -> Evaluation | SideBySide: ...
 
 
-def evaluate(run: Path, /, *, data: str, split: Split = "held-out", map_by_name: bool = False) -> Evaluation:
-    """Judge a trained run on a data set.
+def evaluate(
+    runs: Path | list[Path],
+    /,
+    *,
+    data: str,
+    split: Split = "held-out",
+    crops: Crops = "1",
+    scales: str | None = None,
+    ensemble: bool = False,
+    average: Average = "probabilities",
+    map_by_name: bool = False,
+) -> Evaluation | SideBySide:
+    """Judge trained runs on a data set.
+
+    Several runs are judged on the same images, side by side, or as one: an ensemble. The more runs and views of an
+    image are averaged, the dearer; the table says what each costs and brings.
 
     Args:
-        run: a run folder.
+        runs: run folders.
         data: "digits", "glyphs", or a folder.
         split: held-out means the test or val images; for the folder the run was trained on, those it did not see; for
             a folder that brings no splits and that the run was not trained on, all images.
-        map_by_name: accept a data set that lacks some of the weights' classes.
+        crops: views of an image that are averaged: 1 (centre), 10 (AlexNet), 12 (Inception-v4), 144 (GoogLeNet), or
+            dense (VGG: the whole image, larger than in training, and mirrored).
+        scales: short sides in pixels for dense evaluation, such as 256,384; 8/7 of the run's size when not given.
+        ensemble: judge the average of all runs, and what each of them adds.
+        average: of views and runs: their probabilities or their logits.
+        map_by_name: accept a data set that lacks some of the weights' classes, and runs whose classes are in another
+            order.
 
     Raises:
-        DataError: a run, folder or image that cannot be read, or classes that are not the weights'.
+        DataError: a run, folder or image that cannot be read, no images, or classes that are not the weights', or not
+            those of the other runs.
+        UsageError: an option that cannot be met, or views smaller than the network takes.
     """
-    from convarium.console import stderr
     from convarium.runs import load_run
 
     check_choice("--split", split, get_args(Split))
-    loaded = load_run(run)
-    trained_on = loaded.own["data"]
-    dataset = open_dataset(data, trained_on["seed"])
-    chosen = split
-    if split == "held-out":
-        known = dataset.fingerprint == trained_on["fingerprint"]
-        chosen = dataset.held_out if known or dataset.brings_splits else "all"  # type: ignore[assignment]
-        if not known and Path(data).resolve() == Path(trained_on["name"]).resolve():
-            stderr().print(f"{data} has changed since {run} was trained on it: it may have learnt some of these images")
-    labels = check_classes(dataset, loaded.class_names, map_by_name=map_by_name)
-    return evaluate_model(loaded.model, loaded.preprocessing, dataset, chosen, loaded.class_names, labels)
+    check_choice("--average", average, get_args(Average))
+    protocol = read_protocol(crops, scales)
+    paths = [Path(path) for path in (runs if isinstance(runs, list | tuple) else [runs])]
+    if not paths:
+        raise UsageError("no run to evaluate: convarium evaluate RUN... --data DATA")
+    if ensemble and len(paths) == 1:
+        raise UsageError("an ensemble has two runs or more: name another, or leave out --ensemble")
+    loaded = [load_run(path) for path in paths]
+    for run in loaded:
+        protocol.shorts(run.preprocessing.size)
+    images = images_for(loaded, data, split, map_by_name)
+    if ensemble:
+        return _as_one(loaded, images, protocol, average)
+    if len(loaded) > 1:
+        return _side_by_side(loaded, images, protocol, average)
+    return _alone(loaded[0], images, protocol, average)
 
 
 def evaluate_model(
@@ -110,68 +120,105 @@ def evaluate_model(
 ) -> Evaluation:
     """Judge a network in memory. ``labels`` are positions in ``class_names``; the data set's own when not given."""
     names = dataset.class_names if class_names is None else class_names
-    positions = _positions(dataset, split)
+    positions = positions_of(dataset, split)
     truth = (dataset.labels if labels is None else labels)[positions]
-    probabilities = softmax(_logits(model, preprocessing, dataset, positions))
-    if probabilities.shape[1] != len(names):
-        raise DataError(f"the network has {probabilities.shape[1]} outputs and {len(names)} class names")
-    predicted = probabilities.argmax(axis=1)
-    confusion = confusion_matrix(predicted, truth, len(names))
-    totals = confusion.sum(axis=1)
-    per_class = [
-        ClassResult(name, int(totals[i]), 100.0 * (1 - confusion[i, i] / totals[i]))
-        for i, name in enumerate(names)
-        if totals[i]
-    ]
-    return Evaluation(
-        data=dataset.name,
-        split=split,
-        images=len(positions),
-        top1_error_percent=top_k_error_percent(probabilities, truth, 1),
-        top5_error_percent=top_k_error_percent(probabilities, truth, 5),
-        class_names=list(names),
-        confusion=confusion.tolist(),
-        per_class=per_class,
-        mistakes=_mistakes(dataset, positions, probabilities, truth, names),
+    images = Images(dataset, split, positions, truth, list(names))
+    return Evaluation(**measures(predict(model, preprocessing, dataset, positions).probabilities, images))
+
+
+def _alone(run: Run, images: Images, protocol: Protocol, average: Average) -> Evaluation:
+    single, several = _views(run, images, protocol, average)
+    if several is None:
+        return Evaluation(**measures(single.probabilities, images))
+    return ByCrops(
+        **measures(several.probabilities, images),
+        average=average,
+        rows=_rows(run, images, protocol, single, several),
+        notes=[protocol.says(run.preprocessing), *_notes([run], protocol, [several])],
     )
 
 
-def _positions(dataset: Dataset, split: str) -> np.ndarray:
-    if split == "all":
-        return np.arange(len(dataset.labels))
-    if split not in dataset.splits:
-        raise DataError(f"{dataset.name} has no {split} images; splits: {', '.join(dataset.splits)}, all")
-    return dataset.splits[split]
-
-
-def _logits(model: nn.Module, preprocessing: Preprocessing, dataset: Dataset, positions: np.ndarray) -> np.ndarray:
-    import torch
-
-    from convarium.console import counting
-    from convarium.data.loading import ImageStore
-    from convarium.data.resize import Preprocess
-
-    preprocess = Preprocess(preprocessing)
-    store = ImageStore(
-        dataset, positions, preprocessing.channels, lambda image: preprocess(torch.from_numpy(image)[None])[0], budget=0
+def _side_by_side(runs: list[Run], images: Images, protocol: Protocol, average: Average) -> SideBySide:
+    rows: list[Row] = []
+    found: list[Predictions] = []
+    for run in runs:
+        single, several = _views(run, images, protocol, average)
+        rows += _rows(run, images, protocol, single, several)
+        found.append(several or single)
+    return SideBySide(
+        data=images.dataset.name,
+        split=images.split,
+        images=len(images.positions),
+        runs=[str(run.path) for run in runs],
+        average=average,
+        rows=rows,
+        evaluations=[Evaluation(**measures(each.probabilities, images)) for each in found],
+        notes=_notes(runs, protocol, found),
     )
-    collected = []
-    model.eval()
-    with torch.inference_mode(), counting("evaluating", len(positions)) as tick:
-        for images in store.batches(torch.arange(len(store)).split(BATCH)):
-            collected.append(model(images).numpy())
-            tick(sum(map(len, collected)))
-    return np.concatenate(collected)
 
 
-def _mistakes(
-    dataset: Dataset, positions: np.ndarray, probabilities: np.ndarray, truth: np.ndarray, names: list[str]
-) -> list[Mistake]:
-    """The mistakes made with the most confidence, surest first."""
-    predicted, sureness = probabilities.argmax(axis=1), probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != truth)
-    wrong = wrong[np.argsort(-sureness[wrong], kind="stable")][:MISTAKES]
-    return [
-        Mistake(dataset.ids[positions[i]], names[truth[i]], names[predicted[i]], round(float(sureness[i]), 6))
-        for i in wrong
-    ]
+def _as_one(runs: list[Run], images: Images, protocol: Protocol, average: Average) -> Ensemble:
+    found = [_predict(run, images, protocol, average) for run in runs]
+    scores = [each.scores for each in found]
+    return Ensemble(
+        **measures(combine(scores, average), images),
+        crops=str(protocol),
+        average=average,
+        macs_per_image=sum(each.macs_per_image for each in found),
+        members=[
+            Member(str(run.path), each.views_per_image, each.macs_per_image, added)
+            for run, each, added in zip(runs, found, contributions(scores, images.truth, average), strict=True)
+        ],
+        notes=_notes(runs, protocol, found),
+    )
+
+
+def _views(run: Run, images: Images, protocol: Protocol, average: Average) -> tuple[Predictions, Predictions | None]:
+    """What a run says of its single crop, and of the protocol's views where they are others."""
+    single = _predict(run, images, SINGLE, average)
+    return single, None if protocol == SINGLE else _predict(run, images, protocol, average)
+
+
+def _predict(run: Run, images: Images, protocol: Protocol, average: Average) -> Predictions:
+    """With one column per class of ``images``."""
+    found = predict(
+        run.model, run.preprocessing, images.dataset, images.positions, protocol, average, f"evaluating {run.path.name}"
+    )
+    if run.class_names == images.class_names:
+        return found
+    return replace(found, scores=found.scores[:, [run.class_names.index(name) for name in images.class_names]])
+
+
+def _rows(run: Run, images: Images, protocol: Protocol, single: Predictions, several: Predictions | None) -> list[Row]:
+    def row(shown: Protocol, found: Predictions, **gain: Any) -> Row:
+        top1, top5 = (top_k_error_percent(found.probabilities, images.truth, k) for k in (1, 5))
+        return Row(str(run.path), str(shown), found.views_per_image, found.macs_per_image, top1, top5, **gain)
+
+    first = row(SINGLE, single)
+    if several is None:
+        return [first]
+    before, now = (top_k_wrong(found.probabilities, images.truth, 1) for found in (single, several))
+    mended, spoilt = int(np.sum(before & ~now)), int(np.sum(now & ~before))
+    gain = 100.0 * (mended - spoilt) / len(before)
+    return [first, row(protocol, several, gain=gain, mended=mended, spoilt=spoilt)]
+
+
+def _notes(runs: list[Run], protocol: Protocol, found: list[Predictions]) -> list[str]:
+    """What a reader of the table should know of the views."""
+    notes = []
+    if any(each.views_per_image < each.views for each in found):
+        notes.append(f"Of {found[0].views} views of a square image some are the same: they were calculated once.")
+    if protocol != SINGLE and (never := [str(run.path) for run in runs if not _saw_mirrored(run)]):
+        notes.append(f"Trained without mirrored images, which these views show: {', '.join(never)}.")
+    return notes
+
+
+def _saw_mirrored(run: Run) -> bool:
+    """Whether its recipe mirrors images; so it is taken where none is known."""
+    from convarium.recipe import read_recipe
+    from convarium.runs import RECIPE
+
+    try:
+        return read_recipe(run.path / RECIPE)[0].flip
+    except DataError:
+        return True
