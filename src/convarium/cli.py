@@ -34,6 +34,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "weights identify": ("convarium.exchange.identify:identify", "which network a file of weights belongs to"),
     "weights convert": ("convarium.exchange.convert:convert", "a file of another library's to a run, or a run to one"),
     "train": ("convarium.training.train:train", "train a network on images"),
+    "race": ("convarium.race.race:race", "which network to use for your images"),
     "evaluate": ("convarium.evaluation.evaluate:evaluate", "judge a trained run on a data set"),
     "benchmark": ("convarium.evaluation.benchmark:benchmark", "how fast networks are on this machine"),
     "explain": ("convarium.explanation.explain:explain", "draw what a trained run looks at"),
