@@ -18,9 +18,10 @@ LAYERS = [
     {"errors"},
     {"atomic", "console", "facts", "svg"},
     {"adaptation", "attention", "blocks", "network", "tensors"},
+    {"plan"},
     {"weights"},
     {"networks"},
-    {"plan", "surgery"},
+    {"surgery"},
     {"anatomy", "data"},
     {"recipe", "runs"},
     {"snapshots"},
@@ -28,6 +29,7 @@ LAYERS = [
     {"report"},
     {"lineage", "claims", "exchange"},
     {"training", "explanation", "deploy"},
+    {"compression"},
     {"race"},
     {"demo"},
     {"cli"},
@@ -49,6 +51,13 @@ def imports(path: Path, *, top_only: bool = False) -> set[str]:
         elif isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
     return found
+
+
+def imports_by_name(path: Path) -> list[ast.Call]:
+    """Calls of ``import_module`` or ``__import__`` with a name that is written there."""
+    found = [node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call)]
+    named = [call for call in found if ast.unparse(call.func).rpartition(".")[2] in ("import_module", "__import__")]
+    return [call for call in named if call.args and isinstance(call.args[0], ast.Constant)]
 
 
 def part_of(path: Path) -> str:
@@ -74,8 +83,18 @@ def test_imports_point_one_way(path):
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(SOURCE)))
-def test_nothing_imports_torchvision_timm_or_pickle(path):
-    assert not {module.split(".")[0] for module in imports(path)} & {"torchvision", "timm", "pickle"}
+def test_nothing_imports_another_library_or_pickle(path):
+    others = {"torchvision", "timm", "pretrainedmodels", "pytorchcv", "keras", "tensorflow"}
+    assert not {module.split(".")[0] for module in imports(path)} & (others | {"pickle"})
+    # By name, they are imported where they are asked for their logits, if they are here.
+    named = {call.args[0].value.split(".")[0] for call in imports_by_name(path)}
+    assert path == SOURCE / "exchange" / "peers.py" or not named & others
+
+
+def test_another_library_is_imported_on_use_alone():
+    code = "import sys, convarium.exchange.peers; print(*{name.partition('.')[0] for name in sys.modules})"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.split()
+    assert not {"torchvision", "timm", "pretrainedmodels", "pytorchcv", "keras"} & {*loaded}
 
 
 def test_imports_between_networks_are_edges_of_the_lineage():

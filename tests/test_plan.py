@@ -9,6 +9,7 @@ from torch import nn
 from convarium import create_model
 from convarium.errors import DataError
 from convarium.plan import LowRank, apply_plan, plan_between
+from convarium.runs import CONFIG, load_run
 
 
 @pytest.fixture
@@ -62,3 +63,46 @@ def test_a_plan_for_another_network_is_refused():
     for plan in ({"stages.conv9": None}, {"stages.stage1.0.branch.0.conv": {"depth": 3}}):
         with pytest.raises(DataError, match="which this network does not have"):
             apply_plan(create_model("resnet20_cifar"), plan)
+
+
+CONV = "stages.stage1.0.branch.0.conv"
+
+
+@pytest.mark.parametrize(
+    ("plan", "said"),
+    [
+        ([CONV], "a plan says by the path"),
+        ({CONV: 5}, "makes 5 of"),
+        ({"": {"min_input_size": 1}}, "makes .* of the network"),
+        ({"stages.stage1.forward": None}, "this network does not have"),
+        ({f"{CONV}.weight": {"data": [1]}}, "this network does not have"),
+        ({CONV: {"forward": 3}}, "this network does not have"),
+        ({CONV: {"kernel_size": 10**9}}, "this network does not have"),
+        ({CONV: {"out_channels": -4}}, "sizes from 1"),
+        ({CONV: {"out_channels": "4"}}, "sizes from 1"),
+        ({CONV: {"out_channels": True}}, "sizes from 1"),
+        ({CONV: {"groups": 0}}, "sizes from 1"),
+        ({CONV: {"weight": 4}}, "a tensor has a shape"),
+        ({CONV: {"weight": [-1, 16, 3, 3]}}, "sizes from 0"),
+        ({CONV: {"weight": [10**12, 16, 3, 3]}}, "sizes from 0"),
+        ({CONV: {"weight": [16, 16, 3]}}, "sizes from 0"),
+        ({CONV: {"weight": [16, 16, 3.0, "3"]}}, "sizes from 0"),
+        ({CONV: {"bias": [10**12]}}, "sizes from 0"),
+        ({CONV: {"rank": 4, "in_features": 16, "out_features": 16, "bias": True}}, "of a dense layer"),
+        ({"head.classifier": {"rank": 10**9, "in_features": 64, "out_features": 3, "bias": True}}, "sizes from 1"),
+        ({"head.classifier": {"rank": 2, "in_features": 64, "out_features": 3}}, "of a dense layer"),
+        ({CONV: {"out_channels": 5, "weight": [5, 16, 3, 3]}}, "do not fit together"),
+        ({"stages": None}, "do not fit together"),
+        ({"head": None}, "do not fit together"),
+        ({"head.pool": None}, "do not fit together"),
+        ({"head.classifier": None}, r"gives \(64,\) for 3 classes"),
+    ],
+)
+def test_a_hostile_plan_in_a_run_is_one_clear_error(run, tmp_path, plan, said):
+    for name in ("model.safetensors", CONFIG):
+        (tmp_path / name).write_bytes((run / name).read_bytes())
+    config = json.loads((tmp_path / CONFIG).read_text())
+    config["convarium"]["plan"] = plan
+    (tmp_path / CONFIG).write_text(json.dumps(config))
+    with pytest.raises(DataError, match=said):
+        load_run(tmp_path)

@@ -69,6 +69,10 @@ def save_run(
     Raises:
         UsageError: the network was built with an argument that has no form in JSON.
     """
+    from convarium.surgery import write_plan
+
+    if model.plan:
+        write_plan(model)  # it may have got another classifier since
     # One key alone: safetensors writes several in any order, and equal weights are to be equal files.
     save_tensors(path / WEIGHTS, model.state_dict(), {"format": "pt"})
     asked = {key: value for key, value in model.arguments.items() if key not in ("num_classes", "in_chans")}
@@ -191,12 +195,17 @@ def check_output(path: Path, *, data: Path | None, overwrite: bool) -> None:
         if not names:
             return
         foreign = sorted(set(names) - OURS)
-        if RECIPE not in names or foreign:
+        if foreign or not (RECIPE in names or _is_converted(path)):
             raise UsageError(f"{path} holds what is not a run's ({(foreign or names)[0]}): choose another --output")
         if not overwrite:
             raise UsageError(f"{path} already holds a run: add --resume or --overwrite, or choose another --output")
     elif path.exists() or path.is_symlink():
         raise UsageError(f"{path} is not a folder: choose another --output")
+
+
+def _is_converted(path: Path) -> bool:
+    """Whether a folder is a run that was not trained here, which has no recipe."""
+    return (path / CONFIG).is_file() and "convarium" in read_config(path)
 
 
 def clear_output(path: Path) -> None:

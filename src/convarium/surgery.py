@@ -1,4 +1,4 @@
-"""Changes to a built or trained network: gates put into it, a dense head made to slide over larger images."""
+"""Changes to a built or trained network: gates put into it, a dense head made to slide over larger images, the plan."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from convarium.errors import UsageError
 from convarium.network import ConvHead, Network, run_on_meta
-from convarium.networks import find_attention
+from convarium.networks import create_on_meta, find_attention
+from convarium.plan import plan_between
 
 
 def insert_attention(
@@ -59,6 +60,12 @@ def insert_attention(
         parent, _, own = path.rpartition(".")
         setattr(model.get_submodule(parent), own, gate.train(model.training))
     return list(gates)
+
+
+def write_plan(model: Network) -> None:
+    """Have a changed network say how it differs from the catalogue's of its name (:mod:`convarium.plan`)."""
+    arguments = {**model.arguments, "num_classes": model.num_classes, "in_chans": model.input_size[0]}
+    model.plan = plan_between(create_on_meta(model.name, **arguments), model)
 
 
 def _empty_slots(model: Network) -> dict[str, int]:

@@ -72,12 +72,13 @@ class TableConvolution(nn.Module):
     def __init__(self, table: tuple[tuple[int, ...], ...]) -> None:
         super().__init__()
         self.convs = nn.ModuleList(nn.Conv2d(len(maps), 1, 5) for maps in table)
-        for i, maps in enumerate(table):
-            self.register_buffer(f"maps{i}", torch.tensor(maps))
+        for i, maps in enumerate(table):  # not weights: they keep their numbers on the meta device
+            self.register_buffer(f"maps{i}", torch.tensor(maps, device="cpu"))
 
     def forward(self, x: Tensor) -> Tensor:
         gathered = (x.index_select(1, self.get_buffer(f"maps{i}")) for i in range(len(self.convs)))
-        return torch.cat([conv(maps) for conv, maps in zip(self.convs, gathered, strict=True)], dim=1)
+        pairs = zip(self.convs, gathered, strict=True)
+        return torch.cat([conv(maps) for conv, maps in pairs if isinstance(conv, nn.Conv2d)], dim=1)  # not pruned away
 
 
 class RBF(nn.Module):
