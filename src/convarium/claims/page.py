@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convarium import __version__
 from convarium.atomic import write_text
 from convarium.claims.claims import SIGNS, Claims, Row, shown, summary_line
+from convarium.report.template import render_page
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -49,16 +48,8 @@ def write_html(path: Path, judged: Claims) -> None:
     Raises:
         ConvariumError: the file cannot be written.
     """
-    from jinja2 import Environment
-
-    text = files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
-    page = Environment(autoescape=True).from_string(text)
-    write_text(
-        path,
-        page.render(
-            title=TITLE, introduction=INTRODUCTION, judged=judged, signs=SIGNS, shown=shown, version=__version__
-        ),
-    )
+    values = dict(title=TITLE, introduction=INTRODUCTION, judged=judged, signs=SIGNS, shown=shown)
+    write_text(path, render_page(__package__, **values))
 
 
 def write_markdown(path: Path, judged: Claims) -> None:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convarium import __version__
 from convarium.atomic import write_text
 from convarium.explanation.methods import METHODS
+from convarium.report.template import render_page
 
 if TYPE_CHECKING:
     from convarium.explanation.explain import Seen
@@ -46,20 +45,6 @@ def write_page(
     Raises:
         ConvariumError: the file cannot be written.
     """
-    from jinja2 import Environment
-
-    template = files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
-    page = Environment(autoescape=True).from_string(template)
     images = list(zip(*seen, strict=True))  # each image as every run sees it
-    write_text(
-        path,
-        page.render(
-            titles=titles,
-            images=images,
-            drawn=drawn,
-            left_out=left_out,
-            methods=METHODS,
-            most=MOST,
-            version=__version__,
-        ),
-    )
+    values = dict(titles=titles, images=images, drawn=drawn, left_out=left_out, methods=METHODS, most=MOST)
+    write_text(path, render_page(__package__, **values))

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from importlib.resources import files
 from pathlib import Path
 
-from convarium import __version__
 from convarium.atomic import write_text
 from convarium.console import short
 from convarium.race.chart import race_figure
 from convarium.race.result import Race
 from convarium.report.figures import curves_figure, to_svg
+from convarium.report.template import render_page
 
 
 def write_page(path: Path, race: Race) -> None:
@@ -19,21 +18,14 @@ def write_page(path: Path, race: Race) -> None:
     Raises:
         ConvariumError: the file cannot be written.
     """
-    from jinja2 import Environment
-
-    template = files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
     rounds = [[leg for leg in race.legs if leg.round == number] for number in sorted({leg.round for leg in race.legs})]
-    html = (
-        Environment(autoescape=True)
-        .from_string(template)
-        .render(
-            race=race,
-            name=Path(race.data).name,
-            rounds=rounds,
-            chart=to_svg(race_figure(race.candidates)),
-            curves=to_svg(curves_figure(race.histories)),
-            short=short,
-            version=__version__,
-        )
+    html = render_page(
+        __package__,
+        race=race,
+        name=Path(race.data).name,
+        rounds=rounds,
+        chart=to_svg(race_figure(race.candidates)),
+        curves=to_svg(curves_figure(race.histories)),
+        short=short,
     )
     write_text(path, html)

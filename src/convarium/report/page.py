@@ -7,19 +7,18 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from convarium import __version__
 from convarium.atomic import write_text
 from convarium.console import short
 from convarium.data.datasets import Dataset, open_dataset
 from convarium.errors import DataError
 from convarium.recipe import Recipe, read_recipe
 from convarium.report.figures import accuracy_figure, confusion_figure, curves_figure, to_svg
+from convarium.report.template import render_page
 from convarium.runs import EVALUATION, METRICS, RECIPE, load_run
 
 THUMBNAIL = 96  # pixels
@@ -59,16 +58,12 @@ def write_report(
         explanation: inline SVG of an explained image.
         notes: sentences under the title.
     """
-    from jinja2 import Environment
-
     runs = sorted(_gather(folders), key=lambda run: (run.error, run.macs))
     best = runs[0]
     points = [(run.recipe.model, float(run.macs), run.error, float(run.params)) for run in runs]
     curves = curves_figure({run.recipe.model: run.history for run in runs})
-    template = Environment(autoescape=True).from_string(
-        files(__package__).joinpath("page.html.j2").read_text(encoding="utf-8")
-    )
-    html = template.render(
+    html = render_page(
+        __package__,
         title=title,
         notes=notes,
         runs=runs,
@@ -79,7 +74,6 @@ def write_report(
         confusion=to_svg(confusion_figure(best.evaluation["confusion"], best.evaluation["class_names"])),
         mistakes=_cards(best),
         explanation=explanation,
-        version=__version__,
     )
     write_text(path, html)
     return runs

@@ -1,0 +1,246 @@
+"""The walk of a search: cut a part, train what is left, look at the error, go on; then int8 of the best few.
+
+Each step cuts the network of the step before, once it has been trained again: cutting a little and training in turns
+loses less than cutting much at once (S. Han et al., "Learning both Weights and Connections", NIPS 2015, Section 3.4).
+"""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convarium.atomic import make_folder, write_text
+from convarium.compression.search_plan import FILES, SearchPlan, cut_folder, step_folder
+from convarium.console import short, stderr
+from convarium.errors import UsageError
+from convarium.runs import CONFIG, EVALUATION, RECIPE, REPORT, Run, load_run, save_run
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from convarium.compression.importance import Scores
+    from convarium.data.datasets import Dataset
+    from convarium.network import Network
+
+USUAL_STEP = 0.6  # of the network before is left
+MOST_STEPS = 6
+FEW = 2  # of the smallest networks within the budget that int8 is tried on, beside the dense one
+TAYLOR_BATCHES, TAYLOR_BATCH = 16, 32
+
+
+@dataclass(frozen=True)
+class Step:
+    """A network on the way: step 0 is the dense run, which is not ours to write into.
+
+    ``val_error_percent`` is the top-1 error on the validation images, by which the walk goes on or ends.
+    """
+
+    number: int
+    run: Path
+    val_error_percent: float
+
+    @property
+    def name(self) -> str:
+        return f"step-{self.number}" if self.number else "dense"
+
+
+def walk(plan: SearchPlan, dataset: Dataset, folder: Path, dense_error_percent: float) -> list[Step]:
+    """Prune and train what is not done yet, until a step is over the budget or the last is done.
+
+    Raises:
+        Interrupted: stopped, after a checkpoint.
+        Diverged: a fine-tuning that went wrong.
+    """
+    steps = [Step(0, Path(plan.run), dense_error_percent)]
+    for number in range(1, len(plan.steps) + 1):
+        run = step_folder(folder, number)
+        if not (run / REPORT).is_file():  # the last that a training writes
+            _cut(plan, dataset, steps[-1].run, cut_folder(folder, number), number)
+            _fine_tune(plan, cut_folder(folder, number), run)
+        steps.append(Step(number, run, read_val_error(run)))
+        drop = steps[-1].val_error_percent - dense_error_percent
+        stderr().print(f"step {number}: {drop:+.2f} points of error on the validation images")
+        if drop > plan.max_drop:
+            break
+    return steps
+
+
+def within_budget(steps: Sequence[Step], max_drop: float) -> list[Step]:
+    """Those that int8 is tried on: the dense network, and the smallest few that cost no more than allowed."""
+    dense, *pruned = steps
+    allowed = [step for step in pruned if step.val_error_percent - dense.val_error_percent <= max_drop]
+    return [dense, *allowed[-FEW:]]
+
+
+def read_val_error(run: Path) -> float:
+    """Top-1, in per cent, that a finished training wrote down."""
+    return float(json.loads((run / EVALUATION).read_text(encoding="utf-8"))["top1_error_percent"])
+
+
+# -- cutting and training -------------------------------------------------------------------------------------------
+
+
+def reachable_steps(run: Run, steps: Sequence[float], goal: str, scheme: str, importance: str) -> int:
+    """How many of ``steps`` can be made, tried on a copy without training.
+
+    Raises:
+        UsageError: not even the first, or an importance that this network does not have.
+    """
+    model = copy.deepcopy(run.model)
+    whole = cost_of(model, goal, run)
+    for done, part in enumerate(steps):
+        try:
+            _prune(model, run, goal, part * whole, scheme, "l1" if importance == "taylor" else importance)
+        except UsageError as error:
+            if not done:
+                raise UsageError(f"{part:g} of the network's {goal} cannot be reached: {error}") from None
+            return done
+    return len(steps)
+
+
+def cost_of(model: Network, goal: str, run: Run) -> int:
+    """Multiply-adds of one image, or parameters."""
+    from convarium.compression.costs import Costs
+
+    return getattr(Costs(model, _input_size(run)), goal)({})
+
+
+def _input_size(run: Run) -> tuple[int, int, int]:
+    return run.preprocessing.channels, run.preprocessing.size, run.preprocessing.size
+
+
+def _prune(
+    model: Network, run: Run, goal: str, at_most: float, scheme: str, importance: str, dataset: Dataset | None = None
+) -> None:
+    from convarium.compression.groups import find_groups
+    from convarium.compression.importance import IMPORTANCES, taylor
+    from convarium.compression.prune import prune
+
+    groups = find_groups(model, _input_size(run))
+    scores: Scores = (
+        taylor(model, groups, islice(training_batches(run, dataset), TAYLOR_BATCHES))
+        if importance == "taylor" and dataset
+        else IMPORTANCES[importance](model, groups)
+    )
+    limit: dict[str, Any] = {goal: at_most}
+    prune(model, scores, scheme=scheme, input_size=_input_size(run), **limit)
+
+
+def training_batches(run: Run, dataset: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
+    """Preprocessed training images and their classes, in an order drawn once."""
+    import numpy as np
+    import torch
+
+    from convarium.data.resize import Preprocess
+
+    preprocess = Preprocess(run.preprocessing)
+    positions = np.random.default_rng(0).permutation(dataset.splits["train"])
+    for start in range(0, len(positions), TAYLOR_BATCH):
+        chosen = positions[start : start + TAYLOR_BATCH]
+        images = [dataset.read(int(position), run.preprocessing.channels) for position in chosen]
+        x = torch.cat([preprocess(torch.from_numpy(np.ascontiguousarray(image))[None]) for image in images])
+        yield x, torch.from_numpy(dataset.labels[chosen])
+
+
+def _cut(plan: SearchPlan, dataset: Dataset, source: Path, output: Path, number: int) -> None:
+    if (output / CONFIG).is_file():  # the last that is written of a run
+        return
+    dense, run = load_run(plan.run), load_run(source)
+    part = plan.steps[number - 1]
+    at_most = part * cost_of(dense.model, plan.goal, dense)
+    _prune(run.model, run, plan.goal, at_most, plan.scheme, plan.importance, dataset)
+    left = cost_of(run.model, plan.goal, run)
+    stderr().print(
+        f"\nstep {number} of {len(plan.steps)} at most: {short(left)} {plan.goal}, {part:g} of the dense network's"
+    )
+    make_folder(output)
+    save_run(
+        output, run.model, run.preprocessing, run.class_names, data=dense.own["data"], threads=dense.own["threads"]
+    )
+
+
+def _fine_tune(plan: SearchPlan, pruned: Path, output: Path) -> None:
+    """Train what is left from the weights that are left, towards the dense network's answers."""
+    from convarium.training.train import train
+
+    if (output / RECIPE).is_file():
+        train(plan.data, weights=str(pruned), output=output, resume=True)
+        return
+    options = dict(plan.recipe)
+    if "teacher" in inspect.signature(train).parameters:
+        options["teacher"] = plan.run
+    train(plan.data, weights=str(pruned), output=output, epochs=plan.epochs, **options)
+
+
+# -- files ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class File:
+    """A step's file for the runtime: ``form`` is float or int8, ``in_float`` the layers that int8 left as they were."""
+
+    step: Step
+    form: str
+    path: Path
+    in_float: list[str]
+
+
+def write_files(plan: SearchPlan, dataset: Dataset, folder: Path, steps: Sequence[Step]) -> tuple[list[File], list[str]]:
+    """Export every step, and quantise the best few; what is there already is kept.
+
+    Returns:
+        The files, and a line on each network that int8 costs too much.
+    """
+    from convarium.deploy.export import export
+
+    make_folder(folder / FILES)
+    files, remarks = [], []
+    chosen = within_budget(steps, plan.max_drop)
+    for step in steps:
+        path = folder / FILES / f"{step.name}.onnx"
+        if not path.is_file():
+            export(step.run, output=path)
+        files.append(File(step, "float", path, []))
+        if step in chosen:
+            left = plan.max_drop - (step.val_error_percent - steps[0].val_error_percent)
+            said = _quantise(plan, dataset, folder / FILES, step, left)
+            if said["path"]:
+                files.append(File(step, "int8", folder / FILES / said["path"], said["in_float"]))
+            else:
+                remarks.append(f"Of {step.name} in int8 no way was within the budget; the best: {said['sentence']}.")
+    return files, remarks
+
+
+def _quantise(plan: SearchPlan, dataset: Dataset, folder: Path, step: Step, max_drop: float) -> dict[str, Any]:
+    """What came of it, kept beside the file: ``path`` (``None`` where none was within ``max_drop``), ``in_float`` and a
+    ``sentence``. The validation images judge, so that those that test have no part in any choice."""
+    from dataclasses import replace
+
+    from convarium.compression.quantise import quantise
+    from convarium.compression.quantised import OverBudget
+    from convarium.compression.trials import BACKENDS
+
+    record = folder / f"{step.name}-int8.json"
+    if record.is_file():
+        return json.loads(record.read_text(encoding="utf-8"))
+    stderr().print(f"{step.name} in int8, for {plan.runtime}")
+    output = folder / f"{step.name}-int8{BACKENDS[plan.runtime].suffix}"
+    without_test = {name: positions for name, positions in dataset.splits.items() if name != "test"}
+    options: dict[str, Any] = dict(backend=plan.runtime, samples=plan.samples, max_drop=min(100.0, max_drop))
+    try:
+        found = quantise(load_run(step.run), replace(dataset, splits=without_test), output=output, **options)
+    except OverBudget as over:
+        found = over.result
+    said = {
+        "path": output.name if found.path else None,
+        "in_float": found.best.in_float,
+        "sentence": found.sentence(),
+    }
+    write_text(record, json.dumps(said, indent=2) + "\n")
+    return said
