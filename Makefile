@@ -44,6 +44,8 @@ docs: $(READY)
 	$(BIN)/convarium claims --markdown docs/claims.md
 	$(BIN)/convarium describe inception_v4 --svg docs/inception_v4.svg
 	$(BIN)/python docs/glyphs.py docs/glyphs.jpg
+	$(BIN)/python docs/gradient_flow.py docs/gradient_flow.svg
+	$(BIN)/python docs/explanations.py docs
 
 format: $(READY)
 	$(BIN)/ruff check --fix src tests benchmarks
