@@ -8,12 +8,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from rich.console import Console, Group, JustifyMethod, RenderableType
+from rich.console import Console, JustifyMethod
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from convarium.evaluation.evaluate import Evaluation
+    pass
 
 
 NARROWEST = 120  # columns that every table's names and numbers fit into
@@ -79,28 +79,6 @@ def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
     finally:
         if bar.live.is_started:
             bar.stop()
-
-
-def evaluation_tables(evaluation: Evaluation) -> RenderableType:
-    """Errors, the classes, what they are taken for, and the surest mistakes."""
-    head = (
-        f"{evaluation.images:,} {evaluation.split} images of {evaluation.data}: top-1 error "
-        f"{evaluation.top1_error_percent:.2f} %, top-5 error {evaluation.top5_error_percent:.2f} %"
-    )
-    classes = table("class", ">images", ">error", "taken for")
-    for row in evaluation.per_class:
-        true = evaluation.class_names.index(row.name)
-        taken = [(count, name) for name, count in zip(evaluation.class_names, evaluation.confusion[true], strict=True)]
-        others = sorted(((c, n) for c, n in taken if c and n != row.name), reverse=True)[:4]
-        shown = ", ".join(f"{name} ({count})" for count, name in others)
-        classes.add_row(row.name, f"{row.images:,}", f"{row.error_percent:.2f} %", shown)
-    parts: list[RenderableType] = [head, "", classes]
-    if evaluation.mistakes:
-        surest = table("surest mistakes", "true", "predicted", ">probability")
-        for mistake in evaluation.mistakes:
-            surest.add_row(mistake.image, mistake.true, mistake.predicted, f"{100 * mistake.probability:.1f} %")
-        parts += ["", surest]
-    return Group(*parts)
 
 
 def percent(value: float) -> str:

@@ -131,7 +131,7 @@ def shown(capsys, *arguments):
 
 def test_the_tables_of_the_command(capsys, run, other, images):
     lines = shown(capsys, run, "--data", images, "--crops", "10").splitlines()
-    assert lines[0] == f"6 val images of {images}, probabilities averaged"
+    assert lines[0].startswith(f"6 val images of {images}, probabilities averaged: top-1 error ")
     assert re.split(r"  +", lines[2].strip()) == [
         "run", "crops", "views", "MACs per image", "top-1 error", "top-5 error", "points gained", "mended", "spoilt"
     ]  # fmt: skip

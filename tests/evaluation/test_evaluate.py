@@ -68,6 +68,25 @@ def test_errors_are_counted_from_the_confusion(run, tmp_path, draw_folder):
     assert sureness == sorted(sureness, reverse=True)
 
 
+def test_an_error_has_its_interval_and_probabilities_their_calibration(run, tmp_path, draw_folder):
+    other = draw_folder(tmp_path / "other", {"ant": 8, "bee": 8, "cat": 8}, seed=7)
+    shutil.copytree(other / "ant", other / "bee", dirs_exist_ok=True)  # eight ants called bees
+    result = evaluate(run, data=str(other))
+    low, high = result.top1_interval_percent
+    assert low < result.top1_error_percent < high
+    assert result.calibration.whole.accuracy_percent == pytest.approx(100 - result.top1_error_percent)
+    assert result.calibration.whole.images == result.images
+
+
+def test_several_runs_are_each_paired_with_the_first(run, images, tmp_path, capsys):
+    """A copy errs where the first errs: nothing tells the two apart."""
+    copy = shutil.copytree(run, tmp_path / "copy")
+    result = evaluate([run, copy, copy], data=str(images))
+    assert [(pair.first, pair.second) for pair in result.paired] == [(str(run), str(copy))] * 2
+    assert all(pair.p_value == 1 and pair.better is None for pair in result.paired)
+    assert result.as_dict()["paired"][0]["better"] is None
+
+
 def test_other_classes_are_refused(run, tmp_path, draw_folder):
     fewer = draw_folder(tmp_path / "fewer", {"ant": 2, "bee": 2})
     with pytest.raises(DataError, match="add --map-by-name"):

@@ -12,10 +12,11 @@ from convarium.data.datasets import Dataset
 from convarium.errors import DataError, UsageError, check_choice
 from convarium.evaluation.crops import SINGLE, Crops, Protocol, read_protocol
 from convarium.evaluation.ensemble import combine, contributions
-from convarium.evaluation.judging import Images, Split, images_for, measures, positions_of
+from convarium.evaluation.judging import Images, Split, images_for, measures
 from convarium.evaluation.metrics import top_k_error_percent, top_k_wrong
 from convarium.evaluation.predictions import Average, Predictions, predict
 from convarium.evaluation.results import ByCrops, Ensemble, Evaluation, Member, Row, SideBySide
+from convarium.evaluation.statistics import Paired, paired_test
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,7 +74,7 @@ def evaluate(
 
     Args:
         runs: run folders.
-        data: "digits", "glyphs", or a folder.
+        data: "digits", "glyphs", a folder, or "imagenet:FOLDER" (ImageNet's validation images as they come).
         split: held-out means the test or val images; for the folder the run was trained on, those it did not see; for
             a folder that brings no splits and that the run was not trained on, all images.
         crops: views of an image that are averaged: 1 (centre), 10 (AlexNet), 12 (Inception-v4), 144 (GoogLeNet), or
@@ -120,7 +121,7 @@ def evaluate_model(
 ) -> Evaluation:
     """Judge a network in memory. ``labels`` are positions in ``class_names``; the data set's own when not given."""
     names = dataset.class_names if class_names is None else class_names
-    positions = positions_of(dataset, split)
+    positions = dataset.positions(split)
     truth = (dataset.labels if labels is None else labels)[positions]
     images = Images(dataset, split, positions, truth, list(names))
     return Evaluation(**measures(predict(model, preprocessing, dataset, positions).probabilities, images))
@@ -153,8 +154,18 @@ def _side_by_side(runs: list[Run], images: Images, protocol: Protocol, average: 
         average=average,
         rows=rows,
         evaluations=[Evaluation(**measures(each.probabilities, images)) for each in found],
+        paired=_paired(runs, found, images),
         notes=_notes(runs, protocol, found),
     )
+
+
+def _paired(runs: list[Run], found: list[Predictions], images: Images) -> list[Paired]:
+    """Each run but the first beside the first."""
+    first, *others = (top_k_wrong(each.probabilities, images.truth, 1) for each in found)
+    names = [str(run.path) for run in runs]
+    return [
+        paired_test(first, wrong, first=names[0], second=name) for name, wrong in zip(names[1:], others, strict=True)
+    ]
 
 
 def _as_one(runs: list[Run], images: Images, protocol: Protocol, average: Average) -> Ensemble:

@@ -11,8 +11,10 @@ import numpy as np
 
 from convarium.data.datasets import Dataset, check_classes, open_dataset
 from convarium.errors import DataError
-from convarium.evaluation.metrics import confusion_matrix, top_k_error_percent
+from convarium.evaluation.calibration import calibrate
+from convarium.evaluation.metrics import confusion_matrix, top_k_error_percent, top_k_wrong
 from convarium.evaluation.results import ClassResult, Mistake
+from convarium.evaluation.statistics import error_interval_percent
 
 if TYPE_CHECKING:
     from convarium.runs import Run
@@ -38,6 +40,8 @@ def images_for(runs: Sequence[Run], data: str, split: Split, map_by_name: bool) 
     Raises:
         DataError: data that cannot be used, classes that the runs do not share, or runs that hold out other images.
     """
+    from convarium.console import stderr
+
     for run in runs[1:]:
         check_same_classes(runs[0], run, map_by_name=map_by_name)
     seeds = [run.own["data"]["seed"] for run in runs]
@@ -46,7 +50,7 @@ def images_for(runs: Sequence[Run], data: str, split: Split, map_by_name: bool) 
     chosen = [
         _split(run, data, split, datasets[seed], fingerprints[seed]) for run, seed in zip(runs, seeds, strict=True)
     ]
-    positions = [positions_of(datasets[seed], own) for seed, own in zip(seeds, chosen, strict=True)]
+    positions = [datasets[seed].positions(own) for seed, own in zip(seeds, chosen, strict=True)]
     for run, others in zip(runs, positions, strict=True):
         if not np.array_equal(positions[0], others):
             raise DataError(
@@ -54,6 +58,8 @@ def images_for(runs: Sequence[Run], data: str, split: Split, map_by_name: bool) 
                 "the other did: judge them on other images, or on --split all"
             )
     dataset = datasets[seeds[0]]
+    for note in dataset.notes:
+        stderr().print(note)
     labels = check_classes(dataset, runs[0].class_names, map_by_name=map_by_name)
     return Images(dataset, chosen[0], positions[0], labels[positions[0]], runs[0].class_names)
 
@@ -88,19 +94,6 @@ def _split(run: Run, data: str, split: Split, dataset: Dataset, fingerprint: str
     return dataset.held_out if known or dataset.brings_splits else "all"
 
 
-def positions_of(dataset: Dataset, split: str) -> np.ndarray:
-    """Positions of a split, or of ``"all"`` images.
-
-    Raises:
-        DataError: the data has no such split.
-    """
-    if split == "all":
-        return np.arange(len(dataset.labels))
-    if split not in dataset.splits:
-        raise DataError(f"{dataset.name} has no {split} images; splits: {', '.join(dataset.splits)}, all")
-    return dataset.splits[split]
-
-
 def measures(probabilities: np.ndarray, images: Images) -> dict[str, Any]:
     """The fields of an :class:`~convarium.evaluation.results.Evaluation` of ``(n, classes)`` probabilities.
 
@@ -112,6 +105,7 @@ def measures(probabilities: np.ndarray, images: Images) -> dict[str, Any]:
         raise DataError(f"the network has {probabilities.shape[1]} outputs and {len(names)} class names")
     confusion = confusion_matrix(probabilities.argmax(axis=1), truth, len(names))
     totals = confusion.sum(axis=1)
+    wrong = top_k_wrong(probabilities, truth, 1)
     per_class = [
         ClassResult(name, int(totals[i]), 100.0 * (1 - confusion[i, i] / totals[i]))
         for i, name in enumerate(names)
@@ -121,8 +115,10 @@ def measures(probabilities: np.ndarray, images: Images) -> dict[str, Any]:
         data=images.dataset.name,
         split=images.split,
         images=len(truth),
-        top1_error_percent=top_k_error_percent(probabilities, truth, 1),
+        top1_error_percent=100.0 * float(wrong.mean()),
+        top1_interval_percent=error_interval_percent(wrong),
         top5_error_percent=top_k_error_percent(probabilities, truth, 5),
+        calibration=calibrate(probabilities, truth),
         class_names=list(names),
         confusion=confusion.tolist(),
         per_class=per_class,

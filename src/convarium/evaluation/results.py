@@ -5,7 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
+from convarium.evaluation.calibration import Calibration
 from convarium.evaluation.ensemble import Contribution
+from convarium.evaluation.statistics import Paired
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -33,13 +35,16 @@ class Mistake:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Errors in per cent over ``images`` images; ``confusion[i][j]`` counts images of class i taken for class j."""
+    """Errors in per cent over ``images`` images, the first with its 95 % interval; ``confusion[i][j]`` counts images of
+    class i taken for class j."""
 
     data: str
     split: str
     images: int
     top1_error_percent: float
+    top1_interval_percent: tuple[float, float]
     top5_error_percent: float
+    calibration: Calibration
     class_names: list[str]
     confusion: list[list[int]]
     per_class: list[ClassResult]
@@ -54,8 +59,6 @@ class Evaluation:
         return {key: value for key, value in asdict(self).items() if key in kept}
 
     def render(self) -> RenderableType:
-        from convarium.console import evaluation_tables
-
         return evaluation_tables(self)
 
 
@@ -87,12 +90,14 @@ class ByCrops(Evaluation):
     notes: list[str]
 
     def render(self) -> RenderableType:
-        return _page(f"{_images_of(self)}, {self.average} averaged", rows_table(self.rows), self.notes)
+        head = f"{_images_of(self)}, {self.average} averaged: {errors_of(self)}"
+        return _page(head, rows_table(self.rows), [calibration_of(self), *self.notes])
 
 
 @dataclass(frozen=True)
 class SideBySide:
-    """Several runs on the same images; one of ``evaluations`` for each, under the protocol asked for."""
+    """Several runs on the same images; one of ``evaluations`` for each, under the protocol asked for; each but the
+    first ``paired`` with the first."""
 
     data: str
     split: str
@@ -101,13 +106,15 @@ class SideBySide:
     average: str
     rows: list[Row]
     evaluations: list[Evaluation]
+    paired: list[Paired]
     notes: list[str]
 
     def as_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        return asdict(self) | {"paired": [pair.as_dict() for pair in self.paired]}
 
     def render(self) -> RenderableType:
-        return _page(_images_of(self), rows_table(self.rows), self.notes)
+        said = [f"{pair.sentence()}." for pair in self.paired]
+        return _page(_images_of(self), rows_table(self.rows), [*said, *self.notes])
 
 
 @dataclass(frozen=True)
@@ -149,10 +156,32 @@ class Ensemble(Evaluation):
                 f"{errors.with_those_before:.2f} %", f"{errors.without_it:.2f} %", f"{errors.gain:+.2f}",
             )  # fmt: skip
         made.add_row("all of them", "", short(self.macs_per_image), "", f"{self.top1_error_percent:.2f} %", "", "")
-        errors_of_all = f"top-1 error {self.top1_error_percent:.2f} %, top-5 error {self.top5_error_percent:.2f} %"
-        head = f"{_images_of(self)}, {self.average} averaged: {errors_of_all}"
+        head = f"{_images_of(self)}, {self.average} averaged: {errors_of(self)}"
         gain = "Points gained: by how much the error of all of them is lower than without this one."
-        return _page(head, made, [gain, *self.notes])
+        return _page(head, made, [gain, calibration_of(self), *self.notes])
+
+
+def evaluation_tables(evaluation: Evaluation) -> RenderableType:
+    """Errors, the classes, what they are taken for, and the surest mistakes."""
+    from rich.console import Group
+
+    from convarium.console import table
+
+    head = f"{_images_of(evaluation)}: {errors_of(evaluation)}"
+    classes = table("class", ">images", ">error", "taken for")
+    for row in evaluation.per_class:
+        true = evaluation.class_names.index(row.name)
+        taken = [(count, name) for name, count in zip(evaluation.class_names, evaluation.confusion[true], strict=True)]
+        others = sorted(((c, n) for c, n in taken if c and n != row.name), reverse=True)[:4]
+        shown = ", ".join(f"{name} ({count})" for count, name in others)
+        classes.add_row(row.name, f"{row.images:,}", f"{row.error_percent:.2f} %", shown)
+    parts: list[RenderableType] = [head, calibration_of(evaluation), "", classes]
+    if evaluation.mistakes:
+        surest = table("surest mistakes", "true", "predicted", ">probability")
+        for mistake in evaluation.mistakes:
+            surest.add_row(mistake.image, mistake.true, mistake.predicted, f"{100 * mistake.probability:.1f} %")
+        parts += ["", surest]
+    return Group(*parts)
 
 
 def rows_table(rows: list[Row]) -> Table:
@@ -172,7 +201,21 @@ def rows_table(rows: list[Row]) -> Table:
     return made
 
 
-def _images_of(result: ByCrops | SideBySide | Ensemble) -> str:
+def errors_of(result: Evaluation) -> str:
+    """Both errors, the first with its interval."""
+    low, high = result.top1_interval_percent
+    return (
+        f"top-1 error {result.top1_error_percent:.2f} % (95 % interval {low:.2f} to {high:.2f}), top-5 error "
+        f"{result.top5_error_percent:.2f} %"
+    )
+
+
+def calibration_of(result: Evaluation) -> str:
+    """A sentence on how far to trust the probabilities."""
+    return f"Calibration: {result.calibration.sentence()}."
+
+
+def _images_of(result: Evaluation | SideBySide) -> str:
     return f"{result.images:,} {result.split} images of {result.data}"
 
 
