@@ -39,6 +39,7 @@ class Recipe:
     ``weights`` are what it begins from ("": nothing), ``freeze`` the stages that stay as they are, ``stage_lr_decay`` a
     stage's learning rate over that of the next, ``in_chans`` input channels (0: the network's own); ``rotation`` in
     degrees, ``shift`` in parts of the side, ``scale`` as the largest magnification (and its inverse the smallest);
+    ``teacher`` are the runs it learns from ("": none), at a ``temperature`` and with a ``distill_weight`` in the loss;
     ``clip_norm`` is the largest norm of the whole gradient (0: any); ``ema`` the decay of the weights' moving average
     (0: none); ``warmup_epochs`` of rising learning rate; ``snapshots`` the epochs after which weights are
     kept ("": none); ``threads`` of one operation (0: yet to be measured).
@@ -68,6 +69,9 @@ class Recipe:
     flip: bool
     attention: str = ""
     snapshots: str = ""
+    teacher: str = ""
+    temperature: Annotated[float, Between(0.1, 1000)] = 4.0
+    distill_weight: Annotated[float, Between(0, 1)] = 0.9
     seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     threads: Annotated[int, Between(0, 1024)] = 0
 
@@ -77,7 +81,9 @@ LIMITS: dict[str, Between] = {
     for name, hint in get_type_hints(Recipe, include_extras=True).items()
     if hasattr(hint, "__metadata__")
 }
-LATER = ("weights", "freeze", "stage_lr_decay", "in_chans", "snapshots")  # what older recipes lack
+LATER = {  # what older recipes lack
+    *("weights", "freeze", "stage_lr_decay", "in_chans", "snapshots", "teacher", "temperature", "distill_weight")
+}
 
 
 def check_options(given: dict[str, Any]) -> None:
@@ -92,7 +98,7 @@ def check_options(given: dict[str, Any]) -> None:
             limits = LIMITS[name]
             if not isinstance(value, int | float) or not limits.low <= value <= limits.high:
                 raise UsageError(f"{option} must be between {limits.low} and {limits.high}; got {value!r}")
-    for name in ("weights", "freeze", "snapshots"):
+    for name in ("weights", "freeze", "snapshots", "teacher"):
         if given.get(name) == "":
             raise UsageError(f"--{name} is empty: name what it is to be, or leave it out")
     for name, choices in (("optimizer", get_args(Optimizer)), ("schedule", get_args(Schedule))):
@@ -124,6 +130,10 @@ def resolve(default: Recipe, given: dict[str, Any]) -> Recipe:
     check_options(given)
     recipe = replace(default, **{key: value for key, value in given.items() if value is not None})
     snapshot_epochs(recipe)
+    teacher_paths(recipe)
+    for name in ("temperature", "distill_weight"):
+        if given.get(name) is not None and not recipe.teacher:
+            raise UsageError(f"--{name.replace('_', '-')} is of learning from a teacher: name one with --teacher RUN")
     return replace(recipe, warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 2))
 
 
@@ -143,6 +153,18 @@ def snapshot_epochs(recipe: Recipe) -> set[int]:
                 f'or "all"; got {part!r}'
             )
     return {int(part) for part in asked}
+
+
+def teacher_paths(recipe: Recipe) -> list[str]:
+    """The run folders that are learnt from.
+
+    Raises:
+        UsageError: nothing between two commas.
+    """
+    paths = [part.strip() for part in recipe.teacher.split(",")] if recipe.teacher else []
+    if not all(paths):
+        raise UsageError(f"--teacher takes run folders with commas between; got {recipe.teacher!r}")
+    return paths
 
 
 def check_same(stored: Recipe, given: dict[str, Any]) -> None:

@@ -137,9 +137,10 @@ class Run:
 
 
 def run(module: nn.Module, shape: Shape) -> Run:
-    """Run ``module`` on one map ``(C, H, W)`` on the meta device."""
+    """Run ``module`` on one map ``(C, H, W)``, of its own type of number, on the meta device."""
     recorder = _GraphRecorder(module)
-    x = torch.empty(1, *shape, device="meta")
+    kind = next((parameter.dtype for parameter in module.parameters()), None)
+    x = torch.empty(1, *shape, dtype=kind, device="meta")
     recorder.remember(x, (Field(), Field()))
     recorder.known[id(x)] = x
     try:

@@ -1,9 +1,9 @@
-"""Batch norm folded into the layer before it: in evaluation it is a scale and a shift per channel, which the weights and
-a bias can hold.
+"""Batch norm folded into the layer before it: in evaluation it is a scale and a shift of every channel, and the layer's
+weights and a bias can hold them.
 
-A norm stands directly after a convolution or a dense layer when it reads what that layer gives, and nothing else does.
-Those that follow an addition or a pooling, as before the first convolution of a pre-activation unit, stay: an activation
-is between them and the next weights.
+A norm directly follows a convolution or a dense layer when it reads what that layer gives, and nothing else does. One
+that follows an addition or a pooling stays, such as the first of a pre-activation unit: between it and the next weights
+is an activation.
 """
 
 from __future__ import annotations
@@ -73,5 +73,5 @@ def _fold(layer: Layer, norm: Norm) -> None:
     layer.weight, layer.bias = _like(layer.weight, weight), _like(layer.weight, bias)
 
 
-def _like(old: nn.Parameter, new: Tensor) -> nn.Parameter:
+def _like(old: Tensor, new: Tensor) -> nn.Parameter:
     return nn.Parameter(new.to(old.dtype), requires_grad=old.requires_grad)

@@ -26,6 +26,7 @@ from convarium.runs import CHECKPOINTS, METRICS
 from convarium.snapshots import save_snapshot
 from convarium.training.auxiliary import WithAuxiliary
 from convarium.training.checkpoint import load_checkpoint, save_checkpoint
+from convarium.training.distil import Teachers, criterion
 from convarium.training.interrupt import stop_on_signals
 from convarium.training.optimizer import learning_rate, make_average, make_optimizer
 from convarium.training.transfer import freeze_parts
@@ -87,6 +88,7 @@ def fit(
     reporter: Reporter,
     how_to_resume: str,
     device: str = "cpu",
+    teachers: Teachers | None = None,
 ) -> Network:
     """Train ``network``, going on from the last checkpoint in ``folder`` when there is one.
 
@@ -100,6 +102,7 @@ def fit(
         reporter: told after every step and epoch.
         how_to_resume: the command to name when the training is stopped.
         device: where the arithmetic runs.
+        teachers: whom the network learns from beside the labels.
 
     Returns:
         The network to keep: the moving average where the recipe has one.
@@ -115,6 +118,7 @@ def fit(
     optimizer, average = make_optimizer(model, recipe), make_average(model, recipe)
     kept: Network = average.module.network if average else network  # type: ignore[assignment]
     parts: dict[str, Any] = {"model": model, "optimizer": optimizer} | ({"average": average} if average else {})
+    teachers = teachers.to(device) if teachers else None
     checkpoints = folder / CHECKPOINTS
     stored, damaged = load_checkpoint(checkpoints, parts)
     for line in damaged:
@@ -158,7 +162,8 @@ def fit(
                 torch.manual_seed(recipe.seed + 2**32 * (progress.epoch * steps + progress.step))
                 moved = augment(images.float(), draws[places], how, recipe.image_size)
                 labels = train.labels[places].to(device)
-                loss, logits, gradient = _step(model, optimizer, normalise(moved), labels, recipe, moment)
+                soft = teachers(moved.to(device)) if teachers else None
+                loss, logits, gradient = _step(model, optimizer, normalise(moved), labels, recipe, moment, soft)
                 _check_finite(loss.item(), "loss", progress.epoch, recipe)
                 _check_finite(gradient.item(), "gradient", progress.epoch, recipe)
                 if average:
@@ -190,12 +195,13 @@ def _step(
     labels: Tensor,
     recipe: Recipe,
     moment: float,
+    soft: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, logits and the gradient's norm; the step is taken only when the norm is finite."""
     for group in optimizer.param_groups:
         group["lr"] = group["rate"] * learning_rate(recipe, moment)
     logits = model(images)
-    loss = model.loss(logits, lambda each: F.cross_entropy(each, labels, label_smoothing=recipe.label_smoothing))
+    loss = model.loss(logits, criterion(labels, soft, recipe))
     optimizer.zero_grad()
     loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm or math.inf)

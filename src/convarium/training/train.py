@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from convarium.data.preprocess import Preprocessing
     from convarium.evaluation.evaluate import Evaluation
     from convarium.network import Network
+    from convarium.training.distil import Teachers
 
 
 @dataclass(frozen=True)
@@ -86,6 +87,9 @@ def train(
     flip: bool | None = None,
     attention: str | None = None,
     snapshots: str | None = None,
+    teacher: str | None = None,
+    temperature: float | None = None,
+    distill_weight: float | None = None,
     seed: int | None = None,
     threads: int | None = None,
     resume: bool = False,
@@ -125,6 +129,11 @@ def train(
         attention: se, spatial, hard or scale, at the end of every branch.
         snapshots: epochs after which the weights are kept too, such as "1,2,5,10" (0: before training), or "all": for
             explain --method evolution and gradient-flow.
+        teacher: a run to learn from beside the labels, or several with commas between, whose probabilities are
+            averaged. They see the same augmented images, at their own size; their classes are the data's.
+        temperature: what the logits of teacher and student are divided by: the higher, the more of the teacher's
+            smaller probabilities is learnt.
+        distill_weight: part of the teacher in the loss; the labels have the rest.
         seed: of everything random.
         threads: of one operation; measured when not given.
         resume: go on with the run in the output folder.
@@ -135,7 +144,7 @@ def train(
         DataError: data that cannot be used.
         Interrupted: Ctrl-C, after a checkpoint.
     """
-    data, weights = str(data), None if weights is None else str(weights)
+    data, weights, teacher = str(data), *(None if path is None else str(path) for path in (weights, teacher))
     given = {key: value for key, value in locals().items() if key not in ("output", "resume", "overwrite")}
     model = check_name(model or _named_by(weights))
     if attention:
@@ -150,8 +159,8 @@ def train(
         check_same(stored, given)
     else:
         check_output(folder, data=None if not data or is_embedded(data) else Path(data), overwrite=overwrite)
-        if weights and Path(weights).exists() and Path(weights).resolve().is_relative_to(folder.resolve()):
-            raise UsageError(f"the weights lie in {folder}, which the new run is to replace: choose another --output")
+        _check_apart(folder, "the weights lie", [weights or ""])
+        _check_apart(folder, "the teacher lies", (teacher or "").split(","))
     dataset = open_dataset(data, stored.seed if stored else seed or 0)
     dataset.positions("train")  # refuses data that is for judging only
     for note in dataset.notes:
@@ -161,6 +170,13 @@ def train(
     recipe = stored or _recipe(dataset, {**given, "model": model})
     command = shlex.join(["convarium", "train", recipe.data, "--model", model, "--output", str(folder), "--resume"])
     return _train(dataset, recipe, folder, command, record)
+
+
+def _check_apart(folder: Path, said: str, paths: list[str]) -> None:
+    """Refuse to replace a folder that holds what the new run begins with."""
+    for path in (Path(name.strip()) for name in paths if name.strip()):
+        if path.exists() and path.resolve().is_relative_to(folder.resolve()):
+            raise UsageError(f"{said} in {folder}, which the new run is to replace: choose another --output")
 
 
 def _named_by(weights: str | None) -> str:
@@ -254,23 +270,28 @@ def _train(dataset: Dataset, recipe: Recipe, folder: Path, command: str, record:
     import torch
 
     from convarium.tensors import digest
+    from convarium.training.distil import load_teachers
     from convarium.training.prepare import choose_threads, image_stores
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
-    model = _build(recipe, dataset)
-    weights_hash = digest(model.state_dict())[:16] if recipe.weights else ""
-    if record and record.get("weights_hash", "") != weights_hash:
-        raise UsageError(f"{recipe.weights} has changed since the run in {folder} began: train anew with --overwrite")
+    teachers, model = load_teachers(recipe, dataset), _build(recipe, dataset)
+    hashes = {
+        "weights_hash": digest(model.state_dict())[:16] if recipe.weights else "",
+        "teacher_hash": teachers.digest if teachers else "",
+    }
+    for name, source in (("weights_hash", recipe.weights), ("teacher_hash", recipe.teacher)):
+        if record and record.get(name, "") != hashes[name]:
+            raise UsageError(f"{source} has changed since the run in {folder} began: train anew with --overwrite")
     stores = image_stores(dataset, recipe, model)
     if not recipe.threads:
         recipe = replace(recipe, threads=choose_threads(model, stores[0], recipe))
     if record is None:
         clear_output(folder)
-        write_recipe(folder / RECIPE, recipe, _record(dataset, device) | {"weights_hash": weights_hash})
+        write_recipe(folder / RECIPE, recipe, _record(dataset, device) | hashes)
     threads_before = torch.get_num_threads()
     torch.set_num_threads(recipe.threads)
     try:
-        return _fit_and_finish(dataset, recipe, folder, command, model, *stores, device)
+        return _fit_and_finish(dataset, recipe, folder, command, model, *stores, device, teachers)
     except KeyboardInterrupt:
         raise Interrupted(f"stopped; to go on: {command}") from None
     except Terminated as stop:
@@ -289,6 +310,7 @@ def _fit_and_finish(
     val_store: ImageStore,
     preprocessing: Preprocessing,
     device: str,
+    teachers: Teachers | None,
 ) -> Trained:
     from convarium.evaluation.evaluate import evaluate_model
     from convarium.report.page import write_report
@@ -297,7 +319,7 @@ def _fit_and_finish(
 
     with TrainingProgress(recipe.epochs, folder) as progress:
         progress.say(_summary(dataset, recipe, train_store, val_store, device))
-        trained = fit(model, recipe, preprocessing, train_store, val_store, folder, progress, command, device)
+        trained = fit(model, recipe, preprocessing, train_store, val_store, folder, progress, command, device, teachers)
     trained.cpu().eval()
     evaluation = evaluate_model(trained, preprocessing, dataset, split="val")
     save_run(
@@ -317,11 +339,12 @@ def _fit_and_finish(
 def _summary(dataset: Dataset, recipe: Recipe, train: ImageStore, val: ImageStore, device: str) -> str:
     begins = f", from {recipe.weights}" if recipe.weights else ""
     frozen = f", {recipe.freeze} frozen" if recipe.freeze else ""
+    taught = f", taught by {recipe.teacher}" if recipe.teacher else ""
     return (
         f"{recipe.model} on {dataset.name}: {len(train):,} images to train on, {len(val):,} held out, "
         f"{len(dataset.class_names)} classes, {recipe.image_size} pixels; {recipe.epochs} epochs of {recipe.optimizer} "
         f"at {recipe.learning_rate}, batch {recipe.batch_size}, seed {recipe.seed}, threads {recipe.threads}, "
-        f"{device}{begins}{frozen}"
+        f"{device}{begins}{frozen}{taught}"
     )
 
 
