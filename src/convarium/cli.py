@@ -38,6 +38,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "evaluate": ("convarium.evaluation.evaluate:evaluate", "judge a trained run on a data set"),
     "benchmark": ("convarium.evaluation.benchmark:benchmark", "how fast networks are on this machine"),
     "explain": ("convarium.explanation.explain:explain", "draw what a trained run looks at"),
+    "compress": ("convarium.compression.compress:compress", "as small and quick as a budget of errors allows"),
     "export": ("convarium.deploy.export:export", "write a run as one file that runs without this project"),
     "predict": ("convarium.deploy.predict:predict", "name what is in an image"),
     "demo": ("convarium.demo:demo", "all of it, on handwritten digits, in three minutes"),
@@ -107,7 +108,7 @@ def _run(arguments: list[str]) -> int:
         from convarium.console import stdout
 
         stdout().print(result.render())
-    return 0
+    return getattr(result, "exit_code", 0)  # of a result that is not whole, such as a job with unreadable images
 
 
 def _overview() -> str:

@@ -61,8 +61,11 @@ def table(*columns: str, title: str | None = None) -> Table:
 
 
 @contextmanager
-def counting(what: str, total: int) -> Iterator[Callable[[int], None]]:
-    """A bar on stderr that appears after two seconds; yields a function to call with how many are done."""
+def counting(what: str, total: int | None) -> Iterator[Callable[[int], None]]:
+    """A bar on stderr that appears after two seconds; yields a function to call with how many are done.
+
+    ``total`` is ``None`` where nobody knows it yet.
+    """
     began = time.monotonic()
     bar = Progress(
         TextColumn(what), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=stderr(), transient=True

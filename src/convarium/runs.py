@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
 CONFIG, RECIPE, METRICS = "config.json", "recipe.toml", "metrics.jsonl"
 EVALUATION, REPORT, CHECKPOINTS = "evaluation.json", "report.html", "checkpoints"
+EXPORTS = {"model.onnx", "model.xml", "model.bin", "model.pt2"}
 # All that a run folder holds; whatever else lies there is not ours to remove.
-OURS = {CONFIG, WEIGHTS, RECIPE, METRICS, EVALUATION, REPORT, CHECKPOINTS, "explanations", "model.onnx", "tensorboard"}
+OURS = {CONFIG, WEIGHTS, RECIPE, METRICS, EVALUATION, REPORT, CHECKPOINTS, *EXPORTS, "explanations", "tensorboard"}
 
 
 @dataclass

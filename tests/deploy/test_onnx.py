@@ -13,7 +13,8 @@ from convarium import create_model
 from convarium.data.preprocess import Preprocessing
 from convarium.data.resize import Preprocess
 from convarium.deploy import onnx as deployed
-from convarium.deploy.onnx import OPSET, TOLERANCE, export_onnx, load_onnx
+from convarium.deploy.onnx import OPSET, export_onnx, load_onnx
+from convarium.deploy.parity import TOLERANCE, compare
 from convarium.errors import ConvariumError, DataError, GateError, UsageError
 
 NAMES = ["ant", "bee", "cät", "d\n", 'e"'] + [f"class {i}" for i in range(5)]
@@ -156,16 +157,6 @@ def test_a_wrong_file_is_refused_and_nothing_is_touched(spoil, tmp_path, monkeyp
     assert present.read_bytes() == b"an earlier file"
 
 
-class Fixed:
-    """A session that always answers the same."""
-
-    def __init__(self, logits):
-        self.logits = np.array(logits, dtype=np.float32)
-
-    def run(self, outputs, feed):
-        return [self.logits]
-
-
 @pytest.mark.parametrize(
     ("received", "expected"),
     [
@@ -176,8 +167,8 @@ class Fixed:
     ],
 )
 def test_differences_within_tolerance_pass(received, expected):
-    difference = deployed._compare(Fixed(received), np.zeros((1, 4, 4, 3)), np.array(expected, dtype=np.float32))
-    assert difference <= TOLERANCE
+    received, expected = (np.array(logits, dtype=np.float32) for logits in (received, expected))
+    assert compare(received, expected, (1, 4, 4, 3)) <= TOLERANCE
 
 
 @pytest.mark.parametrize(
@@ -189,8 +180,9 @@ def test_differences_within_tolerance_pass(received, expected):
     ],
 )
 def test_differences_beyond_it_do_not(received, expected, message):
+    received, expected = (np.array(logits, dtype=np.float32) for logits in (received, expected))
     with pytest.raises(GateError, match=message):
-        deployed._compare(Fixed(received), np.zeros((1, 4, 4, 3)), np.array(expected, dtype=np.float32))
+        compare(received, expected, (1, 4, 4, 3))
 
 
 def test_an_earlier_file_is_replaced_and_the_terminal_stays_quiet(tmp_path, capfd, recwarn):

@@ -1,57 +1,31 @@
 """The predictor: the same answers from a run folder and from an exported file, the latter without torch."""
 
 import itertools
+import json
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
-from convarium import create_model
 from convarium.data.preprocess import Preprocessing
-from convarium.deploy.onnx import export_onnx
+from convarium.deploy import runtimes
 from convarium.deploy.predictor import Prediction, Predictor
 from convarium.errors import DataError, UsageError
-from convarium.runs import load_run, save_run
 
-NAMES = ["ant", "bee", "cat", "dog"]
-
-
-def noise(height, width, channels=3, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (height, width, channels), dtype=np.uint8)
+from .conftest import NAMES, noise
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """A run folder; nothing of it is trained, but its logits are far from each other."""
-    torch.manual_seed(0)
-    model = create_model("lenet5_modern", num_classes=4, in_chans=3).eval()
-    with torch.no_grad():
-        model.get_classifier().weight *= 20
-    path = tmp_path_factory.mktemp("run")
-    settings = Preprocessing(32, 3, (0.5,) * 3, (0.25,) * 3)
-    save_run(path, model, settings, NAMES, data={"name": "none", "fingerprint": "", "seed": 0})
-    return path
-
-
-@pytest.fixture(scope="module")
-def file(folder):
-    run = load_run(folder)
-    path = folder / "model.onnx"
-    export_onnx(run.model, run.preprocessing, run.class_names, path, metadata={}, parity_images=[])
-    return path
-
-
-@pytest.fixture(scope="module", params=["folder", "file"])
+@pytest.fixture(scope="module", params=["small_run", "onnx_file", "ir_file"])
 def predictor(request):
     return Predictor(request.getfixturevalue(request.param), threads=1)
 
 
-def test_both_sources_agree(folder, file):
+def test_sources_agree(small_run, onnx_file):
     images = [noise(*shape) for shape in ((8, 8), (32, 32), (500, 300), (20, 700))]
-    for ours, theirs in zip(Predictor(folder).predict(images), Predictor(file).predict(images), strict=True):
+    for ours, theirs in zip(Predictor(small_run).predict(images), Predictor(onnx_file).predict(images), strict=True):
         assert ours.labels == theirs.labels
         assert ours.probabilities == pytest.approx(theirs.probabilities, abs=1e-5)
 
@@ -88,13 +62,16 @@ def test_images_are_read_only_when_asked_for(predictor):
     assert len(list(itertools.islice(predictor.predict(endless), 3))) == 3
 
 
-def test_a_broken_file_stops_at_its_turn(predictor, tmp_path):
+def test_a_file_that_cannot_be_read_says_why_and_the_next_follow(predictor, tmp_path):
     broken = tmp_path / "broken.png"
     broken.write_bytes(b"\x89PNG\r\n")
-    predictions = predictor.predict([noise(20, 20), broken])
-    next(predictions)
-    with pytest.raises(DataError, match=r"broken\.png"):
-        next(predictions)
+    good, bad, absent, long, after = predictor.predict(
+        [noise(20, 20), broken, tmp_path / "absent.png", "x" * 5000, noise(20, 20)]
+    )
+    assert good == after and good.error is None
+    for each, said in ((bad, "cannot read the image"), (absent, "does not exist"), (long, "too long")):
+        assert (each.labels, each.probabilities) == ([], []) and said in each.error
+    assert "broken.png" in bad.error and bad.path == str(broken)
 
 
 @pytest.mark.parametrize("image", [np.zeros((8, 8)), np.zeros((8, 8, 3)), noise(8, 8, 4), noise(0, 8), noise(8, 8)[0]])
@@ -103,11 +80,11 @@ def test_arrays_that_are_not_images(predictor, image):
         next(predictor.predict([image]))
 
 
-def test_refusals(folder, tmp_path):
+def test_refusals(small_run, tmp_path):
     with pytest.raises(UsageError, match="top must be 1 or more; got 0"):
-        Predictor(folder).predict([], top=0)
+        Predictor(small_run).predict([], top=0)
     with pytest.raises(UsageError, match="threads must be 1 or more; got 0"):
-        Predictor(folder, threads=0)
+        Predictor(small_run, threads=0)
     with pytest.raises(DataError, match="no run folder"):
         Predictor(tmp_path / "nothing")
     with pytest.raises(DataError, match="no exported file"):
@@ -118,17 +95,84 @@ def test_refusals(folder, tmp_path):
         Predictor(text)
 
 
-def test_an_exported_file_needs_no_torch(file, tmp_path):
+@pytest.mark.parametrize("source", ["onnx_file", "ir_file"])
+def test_an_exported_file_needs_no_torch(source, request, small_run, tmp_path):
+    source = request.getfixturevalue(source)
     path = tmp_path / "image.png"
     Image.fromarray(noise(45, 30)).save(path)
     code = """
 import sys
-sys.modules["torch"] = None  # importing it now fails
-from convarium import Predictor
-(prediction,) = Predictor(sys.argv[1], threads=1).predict([sys.argv[2]])
-print(prediction.labels[0])
+from convarium.cli import main
+sys.exit(main(["predict", *sys.argv[1:], "--json"]) or "torch" in sys.modules)
 """
-    command = [sys.executable, "-c", code, str(file), str(path)]
+    command = [sys.executable, "-c", code, str(source), str(path)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
-    (expected,) = Predictor(file).predict([path])
-    assert printed.strip() == expected.labels[0]
+    (expected,) = Predictor(small_run).predict([path])
+    assert json.loads(printed)["rows"][0]["labels"] == expected.labels
+
+
+# -- the choice of a runtime ------------------------------------------------------------------------------------
+
+
+class Clockwork:
+    """Runtimes that take as long as they are told, in place of the real ones."""
+
+    def __init__(self, monkeypatch, milliseconds, cores):
+        monkeypatch.setattr(runtimes, "runtimes_for", lambda source: ["onnxruntime", "openvino"])
+        monkeypatch.setattr(runtimes, "cores", lambda: cores)
+        self.opened = []
+
+        def opener(runtime):
+            def open_(path, threads):
+                self.opened.append((runtime, threads))
+                seconds = milliseconds[runtime, threads] / 1000
+                settings = Preprocessing(8, 3, (0.5,) * 3, (0.5,) * 3)
+                return runtimes.Opened(lambda images: time.sleep(seconds), ["a"], settings, runtime, threads)
+
+            return open_
+
+        for runtime in ("onnxruntime", "openvino"):
+            monkeypatch.setitem(runtimes.OPENERS, runtime, opener(runtime))
+
+
+@pytest.mark.parametrize(
+    ("milliseconds", "chosen"),
+    [
+        ({("onnxruntime", 2): 40, ("openvino", 2): 20}, ("openvino", 2)),
+        ({("onnxruntime", 2): 20, ("openvino", 2): 40}, ("onnxruntime", 2)),
+        ({("onnxruntime", 2): 1, ("openvino", 2): 6, ("onnxruntime", 1): 4}, ("onnxruntime", 2)),
+        ({("onnxruntime", 2): 4, ("openvino", 2): 8, ("onnxruntime", 1): 1}, ("onnxruntime", 1)),
+    ],
+)
+def test_the_quickest_is_chosen(monkeypatch, milliseconds, chosen):
+    clockwork = Clockwork(monkeypatch, milliseconds, cores=2)
+    predictor = Predictor("some.onnx")
+    assert (predictor.runtime, predictor.threads) == chosen
+    assert sorted(clockwork.opened) == sorted(milliseconds)  # one thread is tried of small networks alone
+    assert predictor.said.startswith(f"{chosen[0]}, {chosen[1]} thread")
+    assert all(runtime in predictor.said for runtime, _ in milliseconds)
+
+
+def test_what_is_given_is_not_measured(monkeypatch):
+    clockwork = Clockwork(monkeypatch, {("openvino", 3): 1, ("onnxruntime", 4): 1}, cores=4)
+    given = Predictor("some.onnx", threads=3, runtime="openvino")
+    assert (given.runtime, given.threads, given.said) == ("openvino", 3, "")
+    at_once = Predictor.at_once("some.onnx")
+    assert (at_once.runtime, at_once.threads, at_once.said) == ("onnxruntime", 4, "")
+    assert clockwork.opened == [("openvino", 3), ("onnxruntime", 4)]
+
+
+def test_what_a_source_can_be_opened_in(small_run, onnx_file, ir_file):
+    assert [runtimes.runtimes_for(source) for source in (small_run, onnx_file, ir_file)] == [
+        ["torch"], ["onnxruntime", "openvino"], ["openvino"],
+    ]  # fmt: skip
+    with pytest.raises(UsageError, match="runtime must be one of torch; got 'openvino'"):
+        Predictor.at_once(small_run, runtime="openvino")
+
+
+def test_what_openvino_compiled_is_kept(ir_file, tmp_path, monkeypatch):
+    Predictor(ir_file, threads=1)
+    assert list((tmp_path / "cache" / "openvino").glob("*.blob"))
+    (tmp_path / "file").write_text("")
+    monkeypatch.setenv("CONVARIUM_HOME", str(tmp_path / "file" / "cache"))  # cannot be made
+    assert len(list(Predictor(ir_file, threads=1).predict([noise(8, 8)]))) == 1

@@ -6,32 +6,22 @@ loses less than cutting much at once (S. Han et al., "Learning both Weights and 
 
 from __future__ import annotations
 
-import copy
-import inspect
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convarium.atomic import make_folder, write_text
+from convarium.compression.cutting import cost_of, prune_run
 from convarium.compression.search_plan import FILES, SearchPlan, cut_folder, step_folder
 from convarium.console import short, stderr
-from convarium.errors import UsageError
-from convarium.runs import CONFIG, EVALUATION, RECIPE, REPORT, Run, load_run, save_run
+from convarium.runs import CONFIG, EVALUATION, RECIPE, REPORT, load_run, save_run
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from convarium.compression.importance import Scores
     from convarium.data.datasets import Dataset
-    from convarium.network import Network
 
-USUAL_STEP = 0.6  # of the network before is left
-MOST_STEPS = 6
 FEW = 2  # of the smallest networks within the budget that int8 is tried on, beside the dense one
-TAYLOR_BATCHES, TAYLOR_BATCH = 16, 32
 
 
 @dataclass(frozen=True)
@@ -86,76 +76,14 @@ def read_val_error(run: Path) -> float:
 # -- cutting and training -------------------------------------------------------------------------------------------
 
 
-def reachable_steps(run: Run, steps: Sequence[float], goal: str, scheme: str, importance: str) -> int:
-    """How many of ``steps`` can be made, tried on a copy without training.
-
-    Raises:
-        UsageError: not even the first, or an importance that this network does not have.
-    """
-    model = copy.deepcopy(run.model)
-    whole = cost_of(model, goal, run)
-    for done, part in enumerate(steps):
-        try:
-            _prune(model, run, goal, part * whole, scheme, "l1" if importance == "taylor" else importance)
-        except UsageError as error:
-            if not done:
-                raise UsageError(f"{part:g} of the network's {goal} cannot be reached: {error}") from None
-            return done
-    return len(steps)
-
-
-def cost_of(model: Network, goal: str, run: Run) -> int:
-    """Multiply-adds of one image, or parameters."""
-    from convarium.compression.costs import Costs
-
-    return getattr(Costs(model, _input_size(run)), goal)({})
-
-
-def _input_size(run: Run) -> tuple[int, int, int]:
-    return run.preprocessing.channels, run.preprocessing.size, run.preprocessing.size
-
-
-def _prune(
-    model: Network, run: Run, goal: str, at_most: float, scheme: str, importance: str, dataset: Dataset | None = None
-) -> None:
-    from convarium.compression.groups import find_groups
-    from convarium.compression.importance import IMPORTANCES, taylor
-    from convarium.compression.prune import prune
-
-    groups = find_groups(model, _input_size(run))
-    scores: Scores = (
-        taylor(model, groups, islice(training_batches(run, dataset), TAYLOR_BATCHES))
-        if importance == "taylor" and dataset
-        else IMPORTANCES[importance](model, groups)
-    )
-    limit: dict[str, Any] = {goal: at_most}
-    prune(model, scores, scheme=scheme, input_size=_input_size(run), **limit)
-
-
-def training_batches(run: Run, dataset: Dataset) -> Iterator[tuple[Tensor, Tensor]]:
-    """Preprocessed training images and their classes, in an order drawn once."""
-    import numpy as np
-    import torch
-
-    from convarium.data.resize import Preprocess
-
-    preprocess = Preprocess(run.preprocessing)
-    positions = np.random.default_rng(0).permutation(dataset.splits["train"])
-    for start in range(0, len(positions), TAYLOR_BATCH):
-        chosen = positions[start : start + TAYLOR_BATCH]
-        images = [dataset.read(int(position), run.preprocessing.channels) for position in chosen]
-        x = torch.cat([preprocess(torch.from_numpy(np.ascontiguousarray(image))[None]) for image in images])
-        yield x, torch.from_numpy(dataset.labels[chosen])
-
-
 def _cut(plan: SearchPlan, dataset: Dataset, source: Path, output: Path, number: int) -> None:
     if (output / CONFIG).is_file():  # the last that is written of a run
         return
     dense, run = load_run(plan.run), load_run(source)
     part = plan.steps[number - 1]
-    at_most = part * cost_of(dense.model, plan.goal, dense)
-    _prune(run.model, run, plan.goal, at_most, plan.scheme, plan.importance, dataset)
-    left = cost_of(run.model, plan.goal, run)
+    at_most = part * cost_of(dense, plan.goal)
+    prune_run(run, plan.goal, at_most, plan.scheme, plan.importance, dataset)
+    left = cost_of(run, plan.goal)
     stderr().print(
         f"\nstep {number} of {len(plan.steps)} at most: {short(left)} {plan.goal}, {part:g} of the dense network's"
     )
@@ -172,10 +100,7 @@ def _fine_tune(plan: SearchPlan, pruned: Path, output: Path) -> None:
     if (output / RECIPE).is_file():
         train(plan.data, weights=str(pruned), output=output, resume=True)
         return
-    options = dict(plan.recipe)
-    if "teacher" in inspect.signature(train).parameters:
-        options["teacher"] = plan.run
-    train(plan.data, weights=str(pruned), output=output, epochs=plan.epochs, **options)
+    train(plan.data, weights=str(pruned), teacher=plan.run, output=output, epochs=plan.epochs, **plan.recipe)
 
 
 # -- files ----------------------------------------------------------------------------------------------------------
@@ -191,7 +116,9 @@ class File:
     in_float: list[str]
 
 
-def write_files(plan: SearchPlan, dataset: Dataset, folder: Path, steps: Sequence[Step]) -> tuple[list[File], list[str]]:
+def write_files(
+    plan: SearchPlan, dataset: Dataset, folder: Path, steps: Sequence[Step]
+) -> tuple[list[File], list[str]]:
     """Export every step, and quantise the best few; what is there already is kept.
 
     Returns:

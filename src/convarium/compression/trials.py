@@ -67,7 +67,7 @@ class Trials:
         """Quantise all layers but the groups ``in_float``, and measure."""
         file = self._file(len(self.attempts))
         with stderr().status(f"quantising, with the ranges of {len(self.calibration)} images"):
-            self._quantise(file, self.calibration, in_float, thorough=True)
+            self._quantise(file, self.calibration, in_float)
         network = self.backend.open(file)
         wrong = self._wrong(network, "judging int8")
         attempt = Attempt(
@@ -89,7 +89,7 @@ class Trials:
         found: dict[str, float] = {}
         with counting("measuring the layers", len(self.groups)) as tick:
             for group in self.groups:
-                self._quantise(file, few, [other for other in self.groups if other != group], thorough=False)
+                self._quantise(file, few, [other for other in self.groups if other != group])
                 found[group] = sqnr_db(exact, few.logits(self.backend.open(file)))
                 tick(len(found))
         return dict(sorted(found.items(), key=lambda item: item[1]))
@@ -97,9 +97,9 @@ class Trials:
     def _file(self, number: int) -> Path:
         return self.folder / f"{number}{self.backend.suffix}"
 
-    def _quantise(self, file: Path, samples: Samples, in_float: Sequence[str], *, thorough: bool) -> None:
+    def _quantise(self, file: Path, samples: Samples, in_float: Sequence[str]) -> None:
         layers = {layer for group in in_float for layer in self.groups[group]}
-        self.backend.quantise(self.source, file, samples, int8.Settings(self.seven_bits, layers, thorough))
+        self.backend.quantise(self.source, file, samples, int8.Settings(self.seven_bits, layers))
 
     def _wrong(self, network: Logits, what: str) -> np.ndarray:
         with counting(what, len(self.judges)) as tick:

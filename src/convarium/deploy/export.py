@@ -1,30 +1,54 @@
-"""``export``: a run as one file that other runtimes open, with its preprocessing inside."""
+"""``export``: a run as a file that other runtimes open, with its preprocessing inside."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 
 import numpy as np
 
-from convarium.errors import DataError, UsageError, check_choice, require
+from convarium.atomic import replacing
+from convarium.data.preprocess import Preprocessing
+from convarium.deploy.parity import Logits, largest_difference, torch_reference
+from convarium.deploy.seal import seal
+from convarium.errors import ConvariumError, DataError, UsageError, check_choice, require
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
+    from torch import nn
 
     from convarium.runs import Run
 
 REAL_IMAGES = 16
 
+FormatName = Literal["onnx", "openvino", "torch"]
+Writer = Callable[["nn.Module", Preprocessing, Sequence[str], Path, dict[str, str]], None]
+
+
+class Format(NamedTuple):
+    """How a kind of file is written and opened, how what lies beside it and it itself end, what to install (module to
+    extra), and what it is called."""
+
+    write: Writer
+    open: Callable[[Path], Logits]
+    suffixes: tuple[str, ...]
+    needs: dict[str, str]
+    title: str
+
 
 @dataclass(frozen=True)
 class Exported:
-    """The file, and how far it is from torch."""
+    """The file, and how far it is from torch. ``size_mib`` counts the weights beside it."""
 
     path: str
+    format: FormatName
     size_mib: float
-    opset: int
+    opset: int | None
     parity_images: int
     largest_relative_difference: float
 
@@ -32,51 +56,138 @@ class Exported:
         return asdict(self)
 
     def render(self) -> RenderableType:
+        title = FORMATS[self.format].title + (f" opset {self.opset}" if self.opset else "")
+        use = f"convarium predict {self.path} IMAGE..."
+        if self.format == "torch":
+            use = f"in python, torch.export.load({self.path!r}).module()"
         return (
-            f"{self.path}: {self.size_mib:.2f} MiB, ONNX opset {self.opset}; takes uint8 images (batch, height, width, "
-            f"channels) of any size\nagrees with torch on {self.parity_images} images to "
-            f"{self.largest_relative_difference:.1e}\nnext: convarium predict {self.path} IMAGE..."
+            f"{self.path}: {self.size_mib:.2f} MiB, {title}; takes uint8 images (batch, height, width, channels) of "
+            f"any size\nagrees with torch on {self.parity_images} images to {self.largest_relative_difference:.1e}\n"
+            f"next: {use}"
         )
 
 
-def export(run: Path, /, *, format: Literal["onnx"] = "onnx", output: Path | None = None) -> Exported:
-    """Write a run as one file that needs nothing of this project: uint8 images of any size in, logits out.
+def export(run: Path, /, *, format: FormatName = "onnx", output: Path | None = None) -> Exported:
+    """Write a run as a file that needs nothing of this project: uint8 images of any size in, logits out.
 
     Resizing, cropping and normalising are part of the graph; class names and the preprocessing are in its metadata. The
     file appears only when it agrees with torch.
 
     Args:
         run: a run folder.
-        format: onnx.
-        output: the file; RUN/model.onnx when not given.
+        format: onnx, one file for most runtimes; openvino, an .xml and its weights in a .bin; torch, torch.export's
+            .pt2.
+        output: the file; RUN/model.onnx, .xml or .pt2 when not given.
 
     Raises:
+        UsageError: a file of another kind, or a package that is missing.
         DataError: a run that cannot be read.
         GateError: the file would not agree with torch; none is written.
     """
-    from convarium import __version__
     from convarium.console import stderr
-    from convarium.deploy.onnx import export_onnx
     from convarium.runs import load_run
 
-    for module in ("onnx", "onnxscript", "onnxruntime"):
-        require(module, "onnx")
-    check_choice("--format", format, ["onnx"])
+    check_choice("--format", format, get_args(FormatName))
+    kind = FORMATS[format]
+    for module, extra in kind.needs.items():
+        require(module, extra)
     loaded = load_run(run)
-    path = Path(output) if output else loaded.path / "model.onnx"
-    if path.suffix != ".onnx" or (path.exists() and not path.is_file()):
-        raise UsageError(f"--output must be a file that ends in .onnx; got {str(path)!r}")
-    metadata = {
-        "architecture": loaded.model.name,
-        "class_hash": loaded.own["class_hash"],
-        "convarium": __version__,
-    }
-    images = _real_images(loaded)
+    suffix = kind.suffixes[-1]
+    path = Path(output) if output else loaded.path / f"model{suffix}"
+    if path.suffix != suffix or (path.exists() and not path.is_file()):
+        raise UsageError(f"--output must be a file that ends in {suffix}; got {str(path)!r}")
     with stderr().status("exporting, and comparing with torch"):
-        parity = export_onnx(
-            loaded.model, loaded.preprocessing, loaded.class_names, path, metadata=metadata, parity_images=images
-        )
-    return Exported(str(path), parity.bytes / 2**20, parity.opset, parity.images, parity.largest_difference)
+        return _export(loaded, format, path)
+
+
+def _export(run: Run, format: FormatName, path: Path) -> Exported:
+    """Write and compare in a folder beside ``path``, then put in place."""
+    from torch import nn
+
+    from convarium import __version__
+    from convarium.data.resize import Preprocess
+    from convarium.deploy.onnx import OPSET
+
+    kind = FORMATS[format]
+    metadata = {"architecture": run.model.name, "class_hash": run.own["class_hash"], "convarium": __version__}
+    graph = nn.Sequential(Preprocess(run.preprocessing), run.model).eval()
+    reference = torch_reference(graph, run.preprocessing, _real_images(run))
+    try:
+        with TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
+            made = Path(folder) / path.name
+            kind.write(graph, run.preprocessing, run.class_names, made, metadata)
+            difference = largest_difference(kind.open(made), reference)
+            size = sum(made.with_suffix(suffix).stat().st_size for suffix in kind.suffixes)
+            with ExitStack() as places:
+                for suffix in kind.suffixes:
+                    os.replace(made.with_suffix(suffix), places.enter_context(replacing(path.with_suffix(suffix))))
+    except OSError as error:
+        raise ConvariumError(f"cannot write {path}: {error.strerror or error}") from error
+    opset = OPSET if format == "onnx" else None
+    return Exported(str(path), format, size / 2**20, opset, reference.images, difference)
+
+
+def _write_onnx(
+    graph: nn.Module, preprocessing: Preprocessing, class_names: Sequence[str], path: Path, metadata: dict[str, str]
+) -> None:
+    from convarium.deploy.onnx import write_onnx
+
+    write_onnx(graph, preprocessing, class_names, path, metadata)
+    seal(path)
+
+
+def _write_openvino(
+    graph: nn.Module, preprocessing: Preprocessing, class_names: Sequence[str], path: Path, metadata: dict[str, str]
+) -> None:
+    from convarium.deploy.onnx import write_onnx
+    from convarium.deploy.openvino import write_ir
+
+    between = path.with_suffix(".onnx")
+    write_onnx(graph, preprocessing, class_names, between, metadata)
+    write_ir(between, path)
+    seal(path)
+
+
+def _write_torch(
+    graph: nn.Module, preprocessing: Preprocessing, class_names: Sequence[str], path: Path, metadata: dict[str, str]
+) -> None:
+    from convarium.deploy.program import write_program
+
+    write_program(graph, preprocessing, class_names, path, metadata)
+
+
+def _open_onnx(path: Path) -> Logits:
+    from convarium.deploy.onnx import load_onnx
+
+    session, *_ = load_onnx(path)
+    return lambda images: session.run(None, {"image": images})[0]
+
+
+def _open_openvino(path: Path) -> Logits:
+    from convarium.deploy.openvino import load_openvino
+
+    network, *_ = load_openvino(path)
+    return network
+
+
+def _open_torch(path: Path) -> Logits:
+    from convarium.deploy.program import load_program
+
+    return load_program(path)
+
+
+ONNX = {"onnx": "onnx", "onnxscript": "onnx"}
+FORMATS = {
+    "onnx": Format(
+        _write_onnx, _open_onnx, (".onnx",),
+        {**ONNX, "onnxruntime": "onnx"}, "ONNX",
+    ),
+    "openvino": Format(
+        _write_openvino, _open_openvino, (".bin", ".xml"),
+        {**ONNX, "openvino": "openvino"}, "OpenVINO IR",
+    ),
+    "torch": Format(_write_torch, _open_torch, (".pt2",), {}, "torch.export"),
+}  # fmt: skip
 
 
 def _real_images(run: Run) -> list[np.ndarray]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from math import ceil
 from typing import TYPE_CHECKING, Literal
 
@@ -12,7 +13,7 @@ import numpy as np
 
 from convarium.data.datasets import Dataset
 from convarium.errors import DataError
-from convarium.evaluation.crops import SINGLE, Protocol, cut
+from convarium.evaluation.crops import SINGLE, Protocol, View, cut
 from convarium.evaluation.metrics import softmax
 
 if TYPE_CHECKING:
@@ -127,7 +128,7 @@ def predict(
 
     def load(place: int) -> list[Shown]:
         image = dataset.read(int(positions[place]), preprocessing.channels)
-        return list(_shown(place, image, protocol, preprocess))
+        return _shown(place, image, protocol, preprocess)
 
     images = max(1, BATCH // views)
     blocks = [range(start, min(start + images, len(positions))) for start in range(0, len(positions), images)]
@@ -164,12 +165,23 @@ class Shown:
         return self.pixels.flip(-1) if self.mirrored else self.pixels
 
 
-def _shown(place: int, image: np.ndarray, protocol: Protocol, preprocess: Preprocess) -> Iterator[Shown]:
-    height, width = image.shape[:2]
-    views = Counter(protocol.views(height, width, preprocess.preprocessing))
-    pixels = cut(image, views, preprocess)
-    for view, times in views.items():
-        yield Shown(place, times, view.mirrored, pixels[replace(view, mirrored=False)])
+def _shown(place: int, image: np.ndarray, protocol: Protocol, preprocess: Preprocess) -> list[Shown]:
+    distinct = _distinct(protocol, *image.shape[:2], preprocess.preprocessing)
+    pixels = cut(image, distinct, preprocess)
+    return [
+        Shown(place, times, mirrored, pixels[view])
+        for view, counts in distinct.items()
+        for mirrored, times in counts.items()
+    ]
+
+
+@lru_cache(maxsize=64)  # most images of a data set have one of few shapes
+def _distinct(protocol: Protocol, height: int, width: int, preprocessing: Preprocessing) -> dict[View, Counter[bool]]:
+    """The views that differ in more than mirroring, and how often each is shown, mirrored or not."""
+    found: dict[View, Counter[bool]] = defaultdict(Counter)
+    for view in protocol.views(height, width, preprocessing):
+        found[replace(view, mirrored=False)][view.mirrored] += 1
+    return found
 
 
 def _by_size(images: Iterable[list[Shown]]) -> dict[Size, list[Shown]]:
