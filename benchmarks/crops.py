@@ -78,13 +78,17 @@ def main() -> None:
         others = [crops / single for crops, single in zip(times["crops"], times["single"], strict=True)]
         low, high = np.percentile(ratios, [10, 90])
         forward, crop = (1000 * statistics.median(times[key]) / (144 * images) for key in ("forward", "crops"))
-        worst = max(worst, statistics.median(ratios))
+        worst = max(worst, statistics.median(others))
         print(
             f"| {name}, {size} pixels | {images} of {width}x{height} | {forward:.2f} | {crop:.2f} "
             f"| **{statistics.median(ratios):.2f}** | {low:.2f} to {high:.2f} | {statistics.median(others):.2f} |"
         )
+    print(
+        "\nThe forward passes of a small network spend much of their time on fresh memory, and how much differs from "
+        "one process to the next; so does their ratio."
+    )
     if worst > MOST:
-        sys.exit(f"144 crops took {worst:.2f} times as long as 144 forward passes: more than {MOST}")
+        sys.exit(f"144 crops took {worst:.2f} times as long as 144 single predictions: more than {MOST}")
 
 
 if __name__ == "__main__":
