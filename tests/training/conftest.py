@@ -1,6 +1,5 @@
 """What tests of training share."""
 
-import os
 import signal
 
 import pytest
@@ -20,7 +19,7 @@ def interrupt_at(monkeypatch):
             seen += 1
             on_step(self, *arguments)
             if seen == step:
-                os.kill(os.getpid(), signal.SIGINT)
+                signal.raise_signal(signal.SIGINT)
 
         monkeypatch.setattr(progress.TrainingProgress, "on_step", interrupt)
 
