@@ -13,6 +13,7 @@ from convarium.compression.samples import choose_samples
 from convarium.compression.sensitivity import fewest
 from convarium.compression.trials import BACKENDS, Trials
 from convarium.data.datasets import Dataset
+from convarium.deploy.seal import seal
 from convarium.errors import UsageError, check_choice, require
 from convarium.runs import Run
 
@@ -76,6 +77,7 @@ def quantise(
         )
         if not chosen:
             raise OverBudget(result)
+        seal(trials.files(chosen)[-1])
         for part in trials.files(chosen):
             with replacing(output.with_suffix(part.suffix)) as temporary:
                 shutil.copyfile(part, temporary)
