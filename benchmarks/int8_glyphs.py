@@ -118,8 +118,8 @@ def main() -> None:
 
 HEADING = f"""# Int8 on glyphs
 
-`python benchmarks/int8_glyphs.py FOLDER`, on the runs of `benchmarks/glyphs.py`. Static int8 with 300 training images,
-weights per channel, at most {BUDGET} points of error allowed.
+`python benchmarks/int8_glyphs.py FOLDER`, network by network with `--networks`, on the runs of `benchmarks/glyphs.py`.
+Static int8 with the ranges of 300 training images, weights per channel, at most {BUDGET} points of error allowed.
 
 ## Error, per cent
 
