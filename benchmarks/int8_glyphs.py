@@ -14,6 +14,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from glyphs import NETWORKS, data_name  # beside this file
 
 from convarium.compression.quantise import quantise
 from convarium.compression.quantised import OverBudget, Quantised
@@ -25,19 +26,6 @@ from convarium.runs import load_run
 
 BUDGET = 0.5  # points of error
 BATCHES = (1, 32)
-# network -> the side of its images, as in benchmarks/glyphs.py
-NETWORKS = {
-    "lenet5_modern": 32,
-    "nin_cifar": 32,
-    "bn_inception": 32,
-    "plain20_cifar": 32,
-    "plain56_cifar": 32,
-    "resnet20_cifar": 32,
-    "resnet56_cifar": 32,
-    "squeezenet1_1": 64,
-    "mobilenet_v1_025": 64,
-    "se_resnet20_cifar": 32,
-}
 
 
 def quantised(run: Path, side: int, backend: str, folder: Path) -> Quantised:
@@ -45,9 +33,7 @@ def quantised(run: Path, side: int, backend: str, folder: Path) -> Quantised:
     output = folder / f"int8-{backend}{BACKENDS[backend].suffix}"
     print(f"{run.name}, {backend}", file=sys.stderr, flush=True)
     try:
-        return quantise(
-            load_run(run), open_dataset(f"glyphs:side={side}"), output=output, backend=backend, max_drop=BUDGET
-        )
+        return quantise(load_run(run), open_dataset(data_name(side)), output=output, backend=backend, max_drop=BUDGET)
     except OverBudget as over:
         return over.result
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -209,8 +210,25 @@ def _is_converted(path: Path) -> bool:
     return (path / CONFIG).is_file() and "convarium" in read_config(path)
 
 
-def clear_output(path: Path) -> None:
-    """Make ``path`` an empty folder; what :func:`check_output` let pass is removed.
+def check_job(folder: Path, what: str, ours: str, *, data: Path | None, overwrite: bool) -> None:
+    """:func:`check_output` for a folder of several runs, such as a race; ``ours`` is a pattern of all that it holds.
+
+    Raises:
+        UsageError: a file, a folder that holds something else, such a job while ``overwrite`` is off, a folder that
+            holds the data or lies in it.
+    """
+    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+    foreign = [name for name in names if not re.fullmatch(ours, name) and not name.endswith(".part")]
+    if foreign:
+        raise UsageError(f"{folder} holds what is not a {what}'s ({foreign[0]}): choose another --output")
+    if names and not overwrite:
+        raise UsageError(f"{folder} already holds a {what}: add --resume or --overwrite, or choose another --output")
+    if not names:
+        check_output(folder, data=data, overwrite=False)
+
+
+def clear_output(path: Path, first: str | None = None) -> None:
+    """Make ``path`` an empty folder; what the checks above let pass is removed, the file ``first`` before all else.
 
     Raises:
         ConvariumError: the folder cannot be made or emptied.
@@ -219,6 +237,8 @@ def clear_output(path: Path) -> None:
 
     try:
         path.mkdir(parents=True, exist_ok=True)
+        if first:
+            (path / first).unlink(missing_ok=True)
         for entry in path.iterdir():
             shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
     except OSError as error:

@@ -6,7 +6,8 @@ import numpy as np
 
 from convarium.data.datasets import Dataset
 from convarium.race.judge import cautions
-from convarium.race.result import Candidate, advise, mark_front, pareto_front
+from convarium.race.result import Candidate, advise, mark_front
+from convarium.report.front import pareto_front
 
 
 def candidate(model: str, error: float, latency: float) -> Candidate:

@@ -7,8 +7,9 @@ import pytest
 from convarium.errors import Diverged, UsageError
 from convarium.race import rounds
 from convarium.race.pace import Pace
-from convarium.race.plan import Plan, check_folder, check_same, clear_folder, read_plan, write_plan
+from convarium.race.plan import PLAN, Plan, check_folder, check_same, read_plan, write_plan
 from convarium.recipe import default_recipe, write_recipe
+from convarium.runs import clear_output
 
 ERRORS = {"a": 40.0, "b": 10.0, "c": 30.0, "d": 20.0, "e": 20.0}
 LOSSES = {"d": 0.7, "e": 0.6}
@@ -113,7 +114,7 @@ def test_a_plan_comes_back_as_it_was_written(tmp_path):
 def test_only_races_are_replaced(tmp_path):
     folder = tmp_path / "race"
     check_folder(folder, data=None, overwrite=False)
-    clear_folder(folder)
+    clear_output(folder, first=PLAN)
     write_plan(folder, plan("ab", "9s"))
     (folder / "round-1" / "a").mkdir(parents=True)
     with pytest.raises(UsageError, match="already holds a race"):
@@ -123,7 +124,7 @@ def test_only_races_are_replaced(tmp_path):
     with pytest.raises(UsageError, match=r"not a race's \(holiday.jpg\)"):
         check_folder(folder, data=None, overwrite=True)
     (folder / "holiday.jpg").unlink()
-    clear_folder(folder)
+    clear_output(folder, first=PLAN)
     assert not list(folder.iterdir())
     (tmp_path / "file").touch()
     with pytest.raises(UsageError, match="not a folder"):

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 from convarium.compression.choice import RUNTIMES, points_of
 from convarium.compression.result import Compression, Point
 from convarium.console import short
-from convarium.report.figures import COLOURS, INK, new_figure
-from convarium.report.labels import Box, Circle, place_labels
+from convarium.report.figures import COLOURS, INK, label_points, new_figure
+from convarium.report.labels import Circle
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,17 +95,4 @@ def _legend(figure: Figure, result: Compression) -> None:
 def _label(axes: Any, points: Sequence[Point], cost: Callable[[Point], float]) -> None:
     places = axes.transData.transform([(cost(point), point.error_percent) for point in points])
     circles = [Circle(x, y, CHOSEN_RADIUS) for x, y in places]
-    texts = [
-        axes.text(0, 0, point.name, fontsize=LETTERS, color=INK, ha="left", va="bottom", transform=axes.transAxes,
-                  fontweight="bold" if point.on_front else "normal")
-        for point in points
-    ]  # fmt: skip
-    extents = [text.get_window_extent() for text in texts]
-    place = axes.get_window_extent()
-    bounds = Box(place.x0 + 2, place.y0 + 2, place.width - 2, place.height - 2)
-    boxes = place_labels(circles, [(extent.width, extent.height) for extent in extents], bounds)
-    for text, box in zip(texts, boxes, strict=True):
-        if box is None:
-            text.remove()
-        else:
-            text.set_position(axes.transAxes.inverted().transform((box.left, box.low)))
+    label_points(axes, [point.name for point in points], [point.on_front for point in points], circles, LETTERS)

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from convarium.compression.result import Point
 from convarium.compression.search_plan import CHOSEN, Target
+from convarium.report.front import pareto_front
 
 NOUNS = {"latency": "latency", "macs": "multiply-adds", "params": "parameters", "size": "size of the file"}
 LESS = {
@@ -24,13 +25,8 @@ RUNTIMES = {"openvino": "OpenVINO", "onnxruntime": "onnxruntime"}
 
 def mark_front(points: Sequence[Point], target: Target) -> list[Point]:
     """Points with ``on_front``: by error and by what is to be least."""
-
-    def beaten(point: Point) -> bool:
-        here = point.error_percent, point.cost(target)
-        others = ((each.error_percent, each.cost(target)) for each in points)
-        return any(other != here and other[0] <= here[0] and other[1] <= here[1] for other in others)
-
-    return [replace(point, on_front=not beaten(point)) for point in points]
+    front = pareto_front([(each.error_percent, each.cost(target)) for each in points])
+    return [replace(point, on_front=on) for point, on in zip(points, front, strict=True)]
 
 
 def choose(points: Sequence[Point], target: Target, max_drop: float) -> Point | None:

@@ -23,7 +23,6 @@ from convarium.compression.search_plan import (
     Target,
     check_folder,
     check_same,
-    clear_folder,
     read_plan,
     read_steps,
     write_plan,
@@ -33,7 +32,7 @@ from convarium.console import stderr, stdout
 from convarium.data.datasets import Dataset, is_embedded, open_dataset
 from convarium.errors import DataError, Interrupted, UsageError, check_choice
 from convarium.recipe import check_options
-from convarium.runs import Run, load_run
+from convarium.runs import Run, clear_output, load_run
 
 
 def compress(
@@ -109,7 +108,7 @@ def compress(
             check_folder(folder, data=None if embedded else Path(data), run=run, overwrite=overwrite)
             dataset = _open_data(data, dense)
             plan = make_plan(dense, dataset, data, given)
-            clear_folder(folder)
+            clear_output(folder, first=PLAN)
             write_plan(folder, plan)
         return _run(plan, dense, dataset, folder)
     except (Interrupted, KeyboardInterrupt) as stop:

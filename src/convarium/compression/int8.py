@@ -1,7 +1,7 @@
 """Eight-bit integers in two runtimes: OpenVINO, by NNCF, and onnxruntime, by its QDQ nodes.
 
-Both begin from the exported float file, whose preprocessing stays as it is; each runtime has a function that writes the
-file and one that opens it. Weights are signed, with a scale per output channel; maps have one scale each.
+Both begin from the exported float file, whose preprocessing stays as it is. Weights are signed, with a scale per output
+channel; maps have one scale each.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from convarium.compression.layers import PREPROCESSING, last, layers_of_nodes
-from convarium.compression.samples import Logits, Samples
+from convarium.compression.samples import Samples
 
 VNNI_FLAGS = {"avx512_vnni", "avx_vnni"}
 
@@ -114,14 +114,6 @@ def _part_from_preprocessing(model: Any, preprocessing: Collection[str]) -> None
     model.validate_nodes_and_infer_types()
 
 
-def open_openvino(path: Path) -> Logits:
-    """Open an IR or ONNX file. What is not in int8 is in float32, also where the processor would rather round."""
-    import openvino
-
-    model = openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    return lambda images: model(images)[0]
-
-
 # -- onnxruntime --------------------------------------------------------------------------------------------------
 
 
@@ -161,13 +153,6 @@ def _unbounded(graph: Any) -> set[str]:
     values = ((tensor.name, to_array(tensor)) for tensor in graph.initializer)
     infinite = {name for name, value in values if value.dtype.kind == "f" and not np.isfinite(value).all()}
     return {node.name for node in graph.node if infinite.intersection(node.input)}
-
-
-def open_onnxruntime(path: Path) -> Logits:
-    from convarium.deploy.onnx import load_onnx
-
-    session, *_ = load_onnx(path)
-    return lambda images: session.run(None, {"image": images})[0]
 
 
 # -----------------------------------------------------------------------------------------------------------------

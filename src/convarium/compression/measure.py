@@ -18,6 +18,7 @@ from convarium.compression.search_plan import SearchPlan
 from convarium.compression.trials import BACKENDS, parts
 from convarium.console import counting, stderr
 from convarium.data.datasets import Dataset
+from convarium.deploy.runtimes import run_logits
 from convarium.evaluation.latency import in_turns
 from convarium.evaluation.statistics import error_interval_percent, paired_test
 from convarium.runs import WEIGHTS, load_run
@@ -52,19 +53,8 @@ def open_source(runtime: str, source: Path) -> Logits:
 
 
 def open_run(path: Path) -> Logits:
-    """A run folder in torch."""
-    import torch
-
-    from convarium.data.resize import Preprocess
-
-    run = load_run(path)
-    network = torch.nn.Sequential(Preprocess(run.preprocessing), run.model).eval()
-
-    def logits(images: np.ndarray) -> np.ndarray:
-        with torch.inference_mode():
-            return network(torch.from_numpy(images)).numpy()
-
-    return logits
+    """A run folder in torch, on as many threads as there are."""
+    return run_logits(load_run(path))
 
 
 def wrong_images(network: Logits, dataset: Dataset, split: str, channels: int, label: str) -> np.ndarray:

@@ -31,18 +31,13 @@ def peak_memory_mib(runtime: str, source: Path, shape: tuple[int, int, int, int]
 
 def _open(runtime: str, source: Path) -> Callable[[np.ndarray], Any]:
     """Opened with nothing else imported than it takes: torch alone is larger than a network in its runtime."""
-    if runtime == "openvino":
-        import openvino
+    if runtime == "torch":
+        from convarium.compression.measure import open_run
 
-        return openvino.Core().compile_model(source, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
-    if runtime == "onnxruntime":
-        from convarium.deploy.onnx import load_onnx
+        return open_run(source)
+    from convarium.deploy.export import FORMATS
 
-        session, *_ = load_onnx(source)
-        return lambda images: session.run(None, {"image": images})
-    from convarium.compression.measure import open_run
-
-    return open_run(source)
+    return FORMATS["onnx" if runtime == "onnxruntime" else runtime].open(source)
 
 
 def main(runtime: str, source: str, *shape: str) -> None:

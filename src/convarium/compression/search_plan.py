@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 from convarium.atomic import write_text
-from convarium.errors import ConvariumError, DataError, UsageError
-from convarium.runs import check_output
+from convarium.errors import DataError, UsageError
+from convarium.runs import check_job
 
 Target = Literal["latency", "macs", "params", "size"]
 Importance = Literal["l1", "l2", "median", "norm", "taylor"]
@@ -133,31 +132,8 @@ def check_folder(folder: Path, *, data: Path | None, run: Path, overwrite: bool)
     """Refuse an output folder that must not be written or replaced; nothing is changed yet.
 
     Raises:
-        UsageError: a file, a folder that holds something else than a search, a search while ``overwrite`` is off, a
-            folder that holds the run or the data, or lies in the data.
+        UsageError: as :func:`convarium.runs.check_job`, or a folder that holds the run.
     """
-    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
     if run.resolve().is_relative_to(folder.resolve()):
         raise UsageError(f"the run {run} lies in {folder}, which is to be written: choose another --output")
-    foreign = [name for name in names if not re.fullmatch(OURS, name) and not name.endswith(".part")]
-    if foreign:
-        raise UsageError(f"{folder} holds what is not a search's ({foreign[0]}): choose another --output")
-    if names and not overwrite:
-        raise UsageError(f"{folder} already holds a search: add --resume or --overwrite, or choose another --output")
-    if not names:
-        check_output(folder, data=data, overwrite=False)
-
-
-def clear_folder(folder: Path) -> None:
-    """Make ``folder`` an empty one; what :func:`check_folder` let pass is removed, its plan first.
-
-    Raises:
-        ConvariumError: it cannot be made or emptied.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / PLAN).unlink(missing_ok=True)
-        for entry in folder.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    except OSError as error:
-        raise ConvariumError(f"cannot make the folder {folder}: {error.strerror}") from None
+    check_job(folder, "search", OURS, data=data, overwrite=overwrite)

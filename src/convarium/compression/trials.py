@@ -16,6 +16,7 @@ from convarium.compression.quantised import TIMED_BATCH, Attempt
 from convarium.compression.samples import Logits, Samples
 from convarium.compression.sensitivity import sqnr_db
 from convarium.console import counting, stderr
+from convarium.deploy.export import FORMATS
 from convarium.evaluation.latency import in_turns
 from convarium.evaluation.statistics import paired_test
 from convarium.runs import Run
@@ -36,8 +37,8 @@ class Backend(NamedTuple):
 ONNX = {"onnx": "onnx", "onnxscript": "onnx", "onnxruntime": "onnx"}
 OPENVINO = {"openvino": "openvino", "nncf": "openvino"}
 BACKENDS = {
-    "openvino": Backend(int8.quantise_openvino, int8.open_openvino, ".xml", {**OPENVINO, **ONNX}),
-    "onnxruntime": Backend(int8.quantise_onnxruntime, int8.open_onnxruntime, ".onnx", ONNX),
+    "openvino": Backend(int8.quantise_openvino, FORMATS["openvino"].open, ".xml", {**OPENVINO, **ONNX}),
+    "onnxruntime": Backend(int8.quantise_onnxruntime, FORMATS["onnx"].open, ".onnx", ONNX),
 }
 
 

@@ -8,12 +8,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from convarium.data.preprocess import Preprocessing
 from convarium.deploy.parity import Logits
 from convarium.errors import UsageError, check_choice, require
+
+if TYPE_CHECKING:
+    from convarium.runs import Run
 
 ROUNDS, SECONDS = 9, 0.4  # of timing
 SHORTEST_S = 0.02  # of a measurement: threads of one runtime that wait for work in vain would trouble the next
@@ -142,19 +146,27 @@ def _open_openvino(path: Path, threads: int | None) -> Opened:
 def _open_torch(path: Path, threads: int | None) -> Opened:
     import torch
 
-    from convarium.data.resize import Preprocess
     from convarium.runs import load_run
 
     run = load_run(path)
-    network = torch.nn.Sequential(Preprocess(run.preprocessing), run.model)
     count = threads or run.own.get("threads") or torch.get_num_threads()  # as measured in training
     torch.set_num_threads(count)
+    return Opened(run_logits(run), run.class_names, run.preprocessing, "torch", count)
+
+
+def run_logits(run: Run) -> Logits:
+    """A loaded run's network with its preprocessing, in torch."""
+    import torch
+
+    from convarium.data.resize import Preprocess
+
+    network = torch.nn.Sequential(Preprocess(run.preprocessing), run.model)
 
     def logits(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             return network(torch.tensor(images)).numpy()
 
-    return Opened(logits, run.class_names, run.preprocessing, "torch", count)
+    return logits
 
 
 OPENERS: dict[str, Callable[[Path, int | None], Opened]] = {

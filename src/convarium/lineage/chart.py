@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from convarium.console import short
 from convarium.lineage.compare import Point
-from convarium.report.figures import COLOURS, INK, new_figure
-from convarium.report.labels import Box, Circle, lead_line, place_labels
+from convarium.report.figures import COLOURS, INK, label_points, new_figure
+from convarium.report.labels import Circle
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,7 +43,7 @@ def comparison_figure(points: Sequence[Point], protocol: str) -> Figure:
     _legends(figure, axes, families, largest)
     figure.draw_without_rendering()
     figure.set_layout_engine("none")  # the axes stay where the labels are placed for
-    _label(figure, axes, points, largest)
+    _label(axes, points, largest)
     return figure
 
 
@@ -97,24 +97,8 @@ def _legends(figure: Figure, axes: Any, families: Sequence[str], largest: int) -
         legend.get_title().set(color=INK, fontsize=LETTERS, fontweight="bold")
 
 
-def _label(figure: Figure, axes: Any, points: Sequence[Point], largest: int) -> None:
+def _label(axes: Any, points: Sequence[Point], largest: int) -> None:
     middles = axes.transData.transform([(point.macs, point.top1_error_percent) for point in points])
     circles = [Circle(x, y, _radius(point.params, largest)) for (x, y), point in zip(middles, points, strict=True)]
-    texts = [
-        axes.text(0, 0, point.name, fontsize=LETTERS, color=INK, ha="left", va="bottom", transform=axes.transAxes,
-                  fontweight="bold" if point.best_at_its_cost else "normal")
-        for point in points
-    ]  # fmt: skip
-    extents = [text.get_window_extent() for text in texts]
-    place = axes.get_window_extent()
-    bounds = Box(place.x0 + 2, place.y0 + 2, place.width - 2, place.height - 2)
-    boxes = place_labels(circles, [(extent.width, extent.height) for extent in extents], bounds)
-    for circle, text, box in zip(circles, texts, boxes, strict=True):
-        if box is None:
-            text.remove()
-            continue
-        text.set_position(axes.transAxes.inverted().transform((box.left, box.low)))
-        lead = lead_line(circle, box)
-        if lead:
-            (x, to_x), (y, to_y) = zip(*axes.transAxes.inverted().transform(lead), strict=True)
-            axes.plot([x, to_x], [y, to_y], color=INK, linewidth=0.5, alpha=0.6, transform=axes.transAxes)
+    names, bold = [point.name for point in points], [point.best_at_its_cost for point in points]
+    label_points(axes, names, bold, circles, LETTERS)

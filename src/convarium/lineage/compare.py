@@ -14,6 +14,7 @@ from convarium.facts import all_facts
 from convarium.lineage.names import matching, short_names
 from convarium.lineage.tree import ERROR, full_place
 from convarium.networks import CATALOGUE
+from convarium.report.front import pareto_front
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -113,9 +114,10 @@ def compare(names: tuple[str, ...] = (), /, *, protocol: str | None = None, figu
         chosen = _find_protocol(protocol, counts)
     firsts = {name: next((p for p in points if p.protocol == chosen), None) for name, points in found.items()}
     points = sorted((p for p in firsts.values() if p), key=lambda p: (p.macs, p.top1_error_percent))
+    front = pareto_front([(point.macs, point.top1_error_percent) for point in points])
     compared = Comparison(
         protocol=chosen,
-        points=[replace(p, best_at_its_cost=not any(_beats(other, p) for other in points)) for p in points],
+        points=[replace(point, best_at_its_cost=best) for point, best in zip(points, front, strict=True)],
         left_out=[name for name, first in firsts.items() if not first],
         others={other: count for other, count in counts.most_common() if other != chosen},
         figure=None if figure is None else Path(figure),
@@ -213,12 +215,6 @@ def _find_protocol(words: str, counts: Counter[str]) -> str:
 def _listed(protocols: Iterable[str]) -> str:
     protocols = list(protocols)
     return ", ".join(map(repr, protocols[:6])) + (", ..." if len(protocols) > 6 else "")
-
-
-def _beats(other: Point, point: Point) -> bool:
-    """As good at both, better at one."""
-    costs, theirs = (point.macs, point.top1_error_percent), (other.macs, other.top1_error_percent)
-    return theirs != costs and theirs[0] <= costs[0] and theirs[1] <= costs[1]
 
 
 def _draw(compared: Comparison, file: Path) -> None:

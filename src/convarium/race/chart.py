@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from convarium.console import short
 from convarium.race.result import Candidate
-from convarium.report.figures import COLOURS, INK, new_figure
-from convarium.report.labels import Box, Circle, lead_line, place_labels
+from convarium.report.figures import COLOURS, label_points, new_figure
+from convarium.report.labels import Circle
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -95,22 +95,5 @@ def _label(
 ) -> None:
     at = [(x, each.error_percent) for x, each in zip(cost, candidates, strict=True)]
     circles = [Circle(x, y, radius + EDGE) for (x, y), radius in zip(axes.transData.transform(at), radii, strict=True)]
-    texts = [
-        axes.text(0, 0, each.model, fontsize=LETTERS, color=INK, ha="left", va="bottom", transform=axes.transAxes,
-                  fontweight="bold" if each.on_front else "normal")
-        for each in candidates
-    ]  # fmt: skip
-    extents = [text.get_window_extent() for text in texts]
-    place = axes.get_window_extent()
-    bounds = Box(place.x0 + 2, place.y0 + 2, place.width - 2, place.height - 2)
-    sizes = [(extent.width, extent.height) for extent in extents] + [(0.0, 0.0)] * len(dots)
-    boxes = place_labels([*circles, *dots], sizes, bounds)[: len(circles)]
-    for circle, text, box in zip(circles, texts, boxes, strict=True):
-        if box is None:
-            text.remove()
-            continue
-        text.set_position(axes.transAxes.inverted().transform((box.left, box.low)))
-        lead = lead_line(circle, box)
-        if lead:
-            (x, to_x), (y, to_y) = zip(*axes.transAxes.inverted().transform(lead), strict=True)
-            axes.plot([x, to_x], [y, to_y], color=INK, linewidth=0.5, alpha=0.6, transform=axes.transAxes)
+    names, bold = [each.model for each in candidates], [each.on_front for each in candidates]
+    label_points(axes, names, bold, circles, LETTERS, dots)

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from convarium.atomic import write_text
-from convarium.errors import ConvariumError, DataError, UsageError
+from convarium.errors import DataError, UsageError
 from convarium.race.pace import Pace
-from convarium.runs import check_output
+from convarium.runs import check_job
 
 PLAN, RESULT, PAGE = "plan.json", "race.json", "race.html"
 OURS = rf"{re.escape(PLAN)}|{re.escape(RESULT)}|{re.escape(PAGE)}|round-\d+"
@@ -92,29 +91,6 @@ def check_folder(folder: Path, *, data: Path | None, overwrite: bool) -> None:
     """Refuse an output folder that must not be written or replaced; nothing is changed yet.
 
     Raises:
-        UsageError: a file, a folder that holds something else than a race, a race while ``overwrite`` is off, a folder
-            that holds the data or lies in it.
+        UsageError: as :func:`convarium.runs.check_job`.
     """
-    names = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
-    foreign = [name for name in names if not re.fullmatch(OURS, name) and not name.endswith(".part")]
-    if foreign:
-        raise UsageError(f"{folder} holds what is not a race's ({foreign[0]}): choose another --output")
-    if names and not overwrite:
-        raise UsageError(f"{folder} already holds a race: add --resume or --overwrite, or choose another --output")
-    if not names:
-        check_output(folder, data=data, overwrite=False)
-
-
-def clear_folder(folder: Path) -> None:
-    """Make ``folder`` an empty one; what :func:`check_folder` let pass is removed, its plan first.
-
-    Raises:
-        ConvariumError: it cannot be made or emptied.
-    """
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / PLAN).unlink(missing_ok=True)
-        for entry in folder.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() else entry.unlink()
-    except OSError as error:
-        raise ConvariumError(f"cannot make the folder {folder}: {error.strerror}") from None
+    check_job(folder, "race", OURS, data=data, overwrite=overwrite)

@@ -15,9 +15,10 @@ from convarium.lineage.names import matching
 from convarium.race.budget import Budget, epochs_by_round, field_sizes, parse_budget, share_s
 from convarium.race.candidates import check_data, choose
 from convarium.race.pace import Pace, measure_pace
-from convarium.race.plan import PLAN, RESULT, Plan, check_folder, check_same, clear_folder, read_plan, write_plan
+from convarium.race.plan import PLAN, RESULT, Plan, check_folder, check_same, read_plan, write_plan
 from convarium.race.result import Race
 from convarium.recipe import Optimizer, Recipe, check_options, default_recipe, resolve
+from convarium.runs import clear_output
 
 BUDGET = "10m"
 
@@ -91,7 +92,7 @@ def race(
                 stderr().print(note)
             check_data(dataset)
             plan = make_plan(dataset, data, models, asked, given)
-            clear_folder(folder)
+            clear_output(folder, first=PLAN)
             write_plan(folder, plan)
         return _run(plan, dataset, folder)
     except (Interrupted, KeyboardInterrupt) as stop:

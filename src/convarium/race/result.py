@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convarium.race.rounds import Leg
+from convarium.report.front import pareto_front
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -116,14 +117,6 @@ class Race:
         winner = self.candidates[0].run
         lines.append(f"next: convarium evaluate {winner} --data {self.data}   convarium export {winner}")
         return Group(rows, *lines)
-
-
-def pareto_front(points: Sequence[tuple[float, float]]) -> list[bool]:
-    """Which points no other is at least as low in both as, and lower in one."""
-    return [
-        not any(other != point and other[0] <= point[0] and other[1] <= point[1] for other in points)
-        for point in points
-    ]
 
 
 def mark_front(candidates: Sequence[Candidate]) -> list[Candidate]:

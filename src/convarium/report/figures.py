@@ -12,6 +12,7 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
+from convarium.report.labels import Box, Circle, lead_line, place_labels
 from convarium.svg import COLOURS as SHEET
 
 if TYPE_CHECKING:
@@ -140,6 +141,44 @@ def confusion_figure(confusion: Sequence[Sequence[int]], class_names: Sequence[s
         axes.set_yticks(range(len(labels)), labels)
     axes.set(xlabel="predicted", ylabel="true")
     return figure
+
+
+def label_points(
+    axes: Any,
+    names: Sequence[str],
+    bold: Sequence[bool],
+    circles: Sequence[Circle],
+    letters: float,
+    others: Sequence[Circle] = (),
+) -> None:
+    """Write names beside circles where there is room, none over another, with a line to those that lie farther off.
+
+    Args:
+        axes: of a figure of 72 dots an inch, so that a pixel is a point, laid out already.
+        names: one for each of ``circles``, in bold where ``bold``.
+        circles: in pixels.
+        letters: their size in points.
+        others: what the names keep off too, such as dots along a line.
+    """
+    texts = [
+        axes.text(0, 0, name, fontsize=letters, color=INK, ha="left", va="bottom", transform=axes.transAxes,
+                  fontweight="bold" if heavy else "normal")
+        for name, heavy in zip(names, bold, strict=True)
+    ]  # fmt: skip
+    extents = [text.get_window_extent() for text in texts]
+    place = axes.get_window_extent()
+    bounds = Box(place.x0 + 2, place.y0 + 2, place.width - 2, place.height - 2)
+    sizes = [(extent.width, extent.height) for extent in extents] + [(0.0, 0.0)] * len(others)
+    boxes = place_labels([*circles, *others], sizes, bounds)[: len(circles)]
+    for circle, text, box in zip(circles, texts, boxes, strict=True):
+        if box is None:
+            text.remove()
+            continue
+        text.set_position(axes.transAxes.inverted().transform((box.left, box.low)))
+        lead = lead_line(circle, box)
+        if lead:
+            (x, to_x), (y, to_y) = zip(*axes.transAxes.inverted().transform(lead), strict=True)
+            axes.plot([x, to_x], [y, to_y], color=INK, linewidth=0.5, alpha=0.6, transform=axes.transAxes)
 
 
 def plain(name: str) -> str:
