@@ -9,13 +9,8 @@ READY := .venv/.ready
 demo: $(READY)
 	$(BIN)/convarium demo
 
-# What works with OpenVINO and NNCF has processes of its own: in one with all the rest they ended in a segmentation fault.
-NATIVE := tests/compression tests/deploy
-REST := $(addprefix --ignore=,$(NATIVE))
-
 test: $(READY)
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow" $(REST)
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow" $(NATIVE)
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow"
 
 # Every network exported, run in ONNX, overfitted and trained: hours. The table of results goes to docs/.
 slow: $(READY)
@@ -31,8 +26,7 @@ types: $(READY)
 	$(BIN)/mypy
 
 fast: $(READY)
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not long" $(REST)
-	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not long" $(NATIVE)
+	$(BIN)/python -m pytest -n auto --dist loadgroup -m "not slow and not long"
 
 # What other libraries write, loaded here: they get an environment of their own. The table goes to benchmarks/.
 PEERS := torchvision timm cadene pytorchcv keras

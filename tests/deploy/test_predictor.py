@@ -176,3 +176,20 @@ def test_what_openvino_compiled_is_kept(ir_file, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("CONVARIUM_HOME", str(tmp_path / "file" / "cache"))  # cannot be made
     assert len(list(Predictor(ir_file, threads=1).predict([noise(8, 8)]))) == 1
+
+
+def test_ctrl_c_finds_its_way_after_openvino(ir_file):
+    """OpenVINO gives a thread a signal stack and frees it with what it was made for, on whichever thread that goes."""
+    code = (
+        "import gc, signal, threading\n"
+        "from pathlib import Path\n"
+        "from convarium.deploy.openvino import load_openvino\n"
+        f"held = [load_openvino(Path({str(ir_file)!r}))]\n"
+        "elsewhere = threading.Thread(target=lambda: (held.clear(), gc.collect()))\n"
+        "elsewhere.start()\n"
+        "elsewhere.join()\n"
+        "signal.signal(signal.SIGINT, lambda *_: print('handled'))\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (ended.returncode, ended.stdout) == (0, "handled\n"), ended.stderr

@@ -6,6 +6,7 @@ channel; maps have one scale each.
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager, redirect_stdout
@@ -80,6 +81,7 @@ def quantise_openvino(source: Path, output: Path, samples: Samples, settings: Se
         )
         _part_from_preprocessing(quantised, {name for name, layer in layers.items() if layer == PREPROCESSING})
         openvino.save_model(quantised, output, compress_to_fp16=False)
+        gc.collect()  # NNCF's own cores end on this thread, whose signal stack they hold (deploy/openvino.py)
 
 
 def _operations(model: Any, layers: dict[str, str]) -> Iterator[tuple[str, str]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -43,13 +44,11 @@ def load_openvino(
         UsageError: OpenVINO is missing.
     """
     require("openvino", "openvino")
-    import openvino
-
     if not path.is_file():
         raise DataError(f"no exported file {path}: write one first (convarium export RUN --format openvino)")
     if path.suffix == ".xml" and not path.with_suffix(".bin").is_file():
         raise DataError(f"{path} lacks its weights: {path.with_suffix('.bin').name} belongs beside it")
-    core = openvino.Core()
+    core = _core()
     settings: dict[str, Any] = dict(PRECISION)
     if cache:
         settings["CACHE_DIR"] = str(cache)
@@ -69,6 +68,15 @@ def load_openvino(
         raise DataError(f"OpenVINO cannot run {path} on this processor: {_last_line(error)}") from None
     request = compiled.create_infer_request()
     return lambda images: request.infer([images])[0], names, preprocessing
+
+
+@functools.cache
+def _core() -> Any:
+    """One for the process. OpenVINO's processor plugin gives the thread that first needs it a signal stack, and frees
+    that with its core, be it on another thread: the next Ctrl-C would then end in a segmentation fault."""
+    import openvino
+
+    return openvino.Core()
 
 
 def _properties(model: Any) -> dict[str, str]:
