@@ -429,7 +429,7 @@ def on_meta() -> Iterator[None]:
 def run_on_meta(module: nn.Module, x: Tensor) -> Tensor:
     """``module(x)`` in evaluation mode on the meta device, wherever its weights are: shapes without arithmetic."""
     tensors: Iterable[tuple[str, Tensor]] = [*module.named_parameters(), *module.named_buffers()]
-    on_meta = {name: tensor.detach().to("meta") for name, tensor in tensors}
+    on_meta = {name: torch.empty_like(tensor, device="meta") for name, tensor in tensors}
     training = [m for m in module.modules() if m.training]
     module.eval()
     try:

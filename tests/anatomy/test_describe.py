@@ -43,6 +43,15 @@ def test_a_network_in_training_mode_is_left_as_it_was():
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in network.modules())
 
 
+@pytest.mark.parametrize("make", [lambda: "resnet20_cifar", lambda: create_model("resnet20_cifar")])
+def test_it_counts_the_same_in_inference_mode(make):
+    """In which torch takes no composed operation apart: neither of a network made there, nor of one made before."""
+    outside, before = describe(make()), make()
+    with torch.inference_mode():
+        assert describe(before) == describe(make()) == outside
+    assert outside.macs == all_facts()["resnet20_cifar"].counts.macs
+
+
 def test_an_operation_without_a_rule_is_reported():
     class Odd(nn.Module):
         def forward(self, x):

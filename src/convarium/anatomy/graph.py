@@ -136,6 +136,7 @@ class Run:
     macs: dict[str, int]  # by module path
 
 
+@torch.inference_mode(False)  # in which torch does not take composed operations apart
 def run(module: nn.Module, shape: Shape) -> Run:
     """Run ``module`` on one map ``(C, H, W)``, of its own type of number, on the meta device."""
     recorder = _GraphRecorder(module)

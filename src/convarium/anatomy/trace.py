@@ -161,6 +161,7 @@ class Trace:
         return most
 
 
+@torch.inference_mode(False)  # in which torch does not take composed operations apart
 def trace(model: nn.Module, input_size: tuple[int, int, int]) -> Trace:
     """Run one image ``(C, H, W)`` through ``model`` on the meta device."""
     recorder = _Recorder(model)

@@ -46,12 +46,9 @@ class Costs(dict[Size, Cost]):
         self.network, self.channels = network, channels
 
     def __missing__(self, size: Size) -> Cost:
-        import torch
-
         from convarium.anatomy.trace import trace
 
-        with torch.inference_mode(False):  # in which the trace would see no operations
-            traced = trace(self.network, (self.channels, *size))
+        traced = trace(self.network, (self.channels, *size))
         self[size] = Cost(sum(row.macs for row in traced.rows), 4 * traced.peak())
         return self[size]
 

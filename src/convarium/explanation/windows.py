@@ -143,8 +143,7 @@ def _reaches(model: Network, image: Tensor) -> list[Reach]:
 
     found: list[Reach] = []
     size, jump, offset = 1, 1, 0
-    with torch.inference_mode(False):  # which hides the operations that are looked at
-        parts = describe(model, input_size=tuple(image.shape[1:])).stages
+    parts = describe(model, input_size=tuple(image.shape[1:])).stages
     for part in parts[: len(model.stages)]:
         if part.receptive_field_px is None or part.jump_px is None or part.offset_px is None:
             break
