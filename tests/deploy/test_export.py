@@ -24,6 +24,7 @@ def relative(received, expected):
     return np.abs(received - expected).max() / max(1, np.abs(expected).max())
 
 
+@pytest.mark.long
 def test_openvino_alone_opens_it(small_run, ir_file):
     """With nothing of this project: uint8 in any size and number, names in its information."""
     import json
@@ -43,6 +44,7 @@ def test_openvino_alone_opens_it(small_run, ir_file):
     assert compiled(np.stack([noise(9, 7)] * 5))[0].shape == (5, 4)
 
 
+@pytest.mark.long
 def test_openvino_opens_both_files_alike(onnx_file, ir_file):
     for path in (onnx_file, ir_file):
         network, names, preprocessing = load_openvino(path, threads=1)
@@ -50,6 +52,7 @@ def test_openvino_opens_both_files_alike(onnx_file, ir_file):
         assert network(noise(40, 50)[None]).shape == (1, 4)
 
 
+@pytest.mark.long
 def test_two_answers_do_not_share_their_memory(ir_file):
     network, *_ = load_openvino(ir_file, threads=1)
     first = network(noise(32, 32)[None])
@@ -58,6 +61,7 @@ def test_two_answers_do_not_share_their_memory(ir_file):
     assert (first == kept).all()
 
 
+@pytest.mark.long
 def test_torch_alone_opens_its_program(small_run, tmp_path):
     path = tmp_path / "model.pt2"
     exported = export(small_run, format="torch", output=path)

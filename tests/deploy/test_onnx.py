@@ -42,7 +42,13 @@ class Exported:
             return nn.Sequential(Preprocess(self.preprocessing), self.model)(torch.from_numpy(images)).numpy()
 
 
-@pytest.fixture(scope="module", params=[("resnet20_cifar", BICUBIC), ("lenet5_modern", GREY)], ids=lambda p: p[0])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(("resnet20_cifar", BICUBIC), id="resnet20_cifar", marks=pytest.mark.long),
+        pytest.param(("lenet5_modern", GREY), id="lenet5_modern"),
+    ],
+)
 def exported(request, tmp_path_factory):
     return Exported(*request.param, tmp_path_factory.mktemp("export") / "model.onnx")
 
@@ -142,6 +148,7 @@ def an_operator_that_does_not_exist(graph, convert):
     return program
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("spoil", [wrong_weights, not_a_number, without_antialias, an_operator_that_does_not_exist])
 def test_a_wrong_file_is_refused_and_nothing_is_touched(spoil, tmp_path, monkeypatch):
     convert = deployed._convert

@@ -162,6 +162,7 @@ def test_what_is_given_is_not_measured(monkeypatch):
     assert clockwork.opened == [("openvino", 3), ("onnxruntime", 4)]
 
 
+@pytest.mark.long
 def test_what_a_source_can_be_opened_in(small_run, onnx_file, ir_file):
     assert [runtimes.runtimes_for(source) for source in (small_run, onnx_file, ir_file)] == [
         ["torch"], ["onnxruntime", "openvino"], ["openvino"],
@@ -170,6 +171,7 @@ def test_what_a_source_can_be_opened_in(small_run, onnx_file, ir_file):
         Predictor.at_once(small_run, runtime="openvino")
 
 
+@pytest.mark.long
 def test_what_openvino_compiled_is_kept(ir_file, tmp_path, monkeypatch):
     Predictor(ir_file, threads=1)
     assert list((tmp_path / "cache" / "openvino").glob("*.blob"))
@@ -178,6 +180,7 @@ def test_what_openvino_compiled_is_kept(ir_file, tmp_path, monkeypatch):
     assert len(list(Predictor(ir_file, threads=1).predict([noise(8, 8)]))) == 1
 
 
+@pytest.mark.long
 def test_ctrl_c_finds_its_way_after_openvino(ir_file):
     """OpenVINO gives a thread a signal stack and frees it with what it was made for, on whichever thread that goes."""
     code = (

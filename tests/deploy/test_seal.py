@@ -76,6 +76,7 @@ def test_files_of_others_pass(tmp_path):
     check_seal(tmp_path / "absent.onnx")
 
 
+@pytest.mark.long
 def test_weights_that_are_not_beside_it(ir_file, tmp_path):
     shutil.copyfile(ir_file, tmp_path / "model.xml")
     with pytest.raises(DataError, match=r"lacks its weights: model\.bin belongs beside it"):

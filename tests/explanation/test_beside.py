@@ -81,6 +81,7 @@ def test_a_run_beside_itself_has_not_moved(run, images, tmp_path):
     assert result.images == result.beside_images
 
 
+@pytest.mark.long
 def test_two_runs_stand_side_by_side(run, other, images, tmp_path, capsys):
     pictures = [str(images / name / "000.png") for name in ("bee", "cat")]
     arguments = ["explain", str(run), *pictures, "--beside", str(other), "--method", METHODS, "--output", str(tmp_path)]

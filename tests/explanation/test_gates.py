@@ -176,6 +176,7 @@ def gated_run(images, tmp_path_factory):
     return output
 
 
+@pytest.mark.long
 def test_the_gates_and_masks_of_a_run(gated_run, images, tmp_path):
     look = partial(explain, gated_run, data=str(images), split="all", count=2, output=tmp_path, format="svg")
     result = look(method="gates,masks")

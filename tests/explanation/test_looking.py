@@ -117,6 +117,7 @@ def test_a_method_draws_pictures_of_image_files(run, images, tmp_path, method):
         assert picture.format == "PNG" and picture.width > 200
 
 
+@pytest.mark.long
 def test_a_data_set_gives_a_sheet(run, images, tmp_path):
     asked = dict(data=str(images), split="all", count=1, method="deconvnet", stage="stage1", output=tmp_path)
     sheet, picture = explain(run, **asked).rows

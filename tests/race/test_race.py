@@ -31,6 +31,7 @@ def ended(stripes, tmp_path_factory):
     return race(str(stripes), budget="2epochs", output=tmp_path_factory.mktemp("races") / "whole", **OPTIONS)
 
 
+@pytest.mark.long
 def test_a_race_ends_in_a_table_a_page_and_runs(ended, stripes):
     held_out = open_dataset(str(stripes)).splits["val"]
     assert ended.images == len(held_out) == 18 and ended.split == "held-out"
@@ -50,6 +51,7 @@ def test_a_race_ends_in_a_table_a_page_and_runs(ended, stripes):
     assert shown is not None and ended.advice.startswith(f"Take {ended.candidates[0].model}")
 
 
+@pytest.mark.long
 def test_the_page_is_whole_and_alone(ended):
     page = ended.page.read_text()
     for each in ended.candidates:
@@ -59,6 +61,7 @@ def test_the_page_is_whole_and_alone(ended):
         ET.fromstring(figure[: figure.index("</svg>") + 6])
 
 
+@pytest.mark.long
 def test_a_finished_race_resumes_to_itself(ended, stripes, capsys):
     assert main(["race", str(stripes), "--output", str(ended.output), "--resume", "--json"]) == 0
     said = capsys.readouterr()
@@ -141,6 +144,7 @@ def test_bad_input_is_one_line(arguments, code, said, tmp_path, monkeypatch, cap
     assert not (tmp_path / "races").exists()
 
 
+@pytest.mark.long
 def test_a_race_keeps_its_options_and_its_data(ended, stripes, draw_folder, tmp_path, capsys):
     begun = ["race", str(stripes), "--output", str(ended.output)]
     for more, said in (

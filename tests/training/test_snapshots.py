@@ -37,6 +37,7 @@ def test_they_are_what_was_asked_for_and_change_no_bit(images, whole, tmp_path):
     assert not list(snapshots(load_run(tmp_path / "run")))
 
 
+@pytest.mark.long
 def test_an_earlier_snapshot_is_the_end_of_a_training_of_so_many_epochs(images, tmp_path):
     """Under a rate that does not depend on the number of epochs."""
     options = {**OPTIONS, "ema": 0.0, "schedule": "step", "warmup_epochs": 0.0}
@@ -79,6 +80,7 @@ def test_an_interruption_neither_loses_nor_doubles_one(images, whole, tmp_path, 
     held_to(whole, output)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(("part", "call"), [("save_snapshot", 0), ("save_snapshot", 1), ("save_checkpoint", 0)])
 def test_a_death_beside_a_write_neither_loses_nor_doubles_one(images, whole, tmp_path, part, call, monkeypatch):
     """Between a snapshot and its checkpoint, or before either."""

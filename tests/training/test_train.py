@@ -246,6 +246,7 @@ def test_an_overflow_in_a_gradient_stops_the_run(images, tmp_path, monkeypatch):
     assert not (output / "model.safetensors").exists() and not list(output.glob("checkpoints/*"))
 
 
+@pytest.mark.long
 def test_two_threads_give_the_same_bits_too(images, tmp_path):
     for name in ("a", "b"):
         train(str(images), output=tmp_path / name, **{**OPTIONS, "model": "se_resnet20_cifar", "threads": 2})
@@ -324,6 +325,7 @@ def test_attention_reaches_the_run_and_comes_back(images, tmp_path):
     assert any("attention.fc1" in key for key in loaded.model.state_dict())
 
 
+@pytest.mark.long
 def test_the_moving_average_is_what_is_kept(images, tmp_path):
     """With a decay of 0 the average is the last step's weights, so both runs end alike; with 0.9 they differ."""
     options = {**OPTIONS, "epochs": 1}
