@@ -1,10 +1,10 @@
 """``compress`` on ``glyphs``: a quarter of the multiply-adds and int8, for the runs of ``benchmarks/glyphs.py``.
 
-python benchmarks/compress_glyphs.py FOLDER [--network resnet20_cifar] [--epochs 3] > benchmarks/compress_glyphs.md
+python benchmarks/compress_glyphs.py FOLDER [--network NAME] [--epochs 6] [--further] > benchmarks/compress_glyphs.md
 
 FOLDER holds the dense runs; what is made of them goes into FOLDER/compressed, and what is there already is kept, so
-that it can be stopped and called again (some hours on two cores). Beside it, with the same recipe for as many epochs:
-Torch-Pruning as one would use it by hand, and the dense network trained further.
+that it can be stopped and called again (a quarter of an hour on one core). Beside it, with the same recipe for as many
+epochs: Torch-Pruning as one would use it by hand and, with ``--further``, the dense network.
 """
 
 import argparse
@@ -20,16 +20,18 @@ import torch
 
 from convarium.compression.compress import compress
 from convarium.compression.cutting import cost_of
+from convarium.compression.measure import measure_times, open_source
 from convarium.compression.search_plan import PLAN, read_plan
 from convarium.data.datasets import open_dataset
+from convarium.deploy.runtimes import cores
 from convarium.evaluation.predictions import predictions
 from convarium.runs import CONFIG, REPORT, Run, load_run, save_run
 from convarium.surgery import write_plan
 from convarium.training.train import train
 
-STEPS = (0.6, 0.36, 0.24)  # of the dense network's multiply-adds, after each step
-LAST = f"step-{len(STEPS)}"
-ANY_DROP = 100.0  # points: every step is to be made, whatever it costs
+PART = 0.25  # of the dense network's multiply-adds is left
+CUT = "step-1"
+ANY_DROP = 100.0  # points: the step is kept and quantised, whatever it costs
 
 
 def compressed(dense: Path, data: str, folder: Path, epochs: int) -> dict[str, Any]:
@@ -37,7 +39,7 @@ def compressed(dense: Path, data: str, folder: Path, epochs: int) -> dict[str, A
     result = folder / "compress.json"
     if not result.is_file():
         options: dict[str, Any] = {"resume": True} if (folder / PLAN).is_file() else {
-            "target": "latency", "max_drop": ANY_DROP, "steps": ",".join(map(str, STEPS)), "epochs": epochs,
+            "target": "latency", "max_drop": ANY_DROP, "steps": str(PART), "epochs": epochs,
             "overwrite": folder.is_dir(),
         }  # fmt: skip
         compress(dense, data=data, output=folder, **options)
@@ -96,28 +98,60 @@ def test_error_percent(path: Path, data: str) -> float:
     return 100 * float(np.mean(predictions(run, dataset, test).argmax(axis=1) != dataset.labels[test]))
 
 
-def row(dense: Path, data: str, folder: Path, epochs: int) -> dict[str, float]:
-    """What the table says of one dense run."""
+def compress_cells(dense: Path, data: str, folder: Path, epochs: int) -> dict[str, float]:
+    """What the table says of one dense run and what ``compress`` makes of it."""
     found = compressed(dense, data, folder / dense.name, epochs)
     points = {(each["name"], each["form"]): each for each in found["points"]}
-    torch_, floats, pruned = points["dense", "torch"], points["dense", "float"], points[LAST, "float"]
-    int8 = points.get((LAST, "int8"))
-    recipe = read_plan(folder / dense.name).recipe
-    hand = by_hand(dense, folder / f"{dense.name}-by-hand-cut", pruned["macs"])
-    hand = trained_on(hand, data, folder / f"{dense.name}-by-hand", len(STEPS) * epochs, recipe)
-    further = trained_on(dense, data, folder / f"{dense.name}-further", len(STEPS) * epochs, recipe)
+    plain, pruned, int8 = points["dense", "torch"], points[CUT, "float"], points[CUT, "int8"]
     return {
-        "dense": torch_["error_percent"],
-        "further": test_error_percent(further, data),
-        "fewer": torch_["macs"] / pruned["macs"],
+        "dense": plain["error_percent"],
+        "fewer": plain["macs"] / pruned["macs"],
         "pruned": pruned["error_percent"],
-        "hand fewer": torch_["macs"] / cost_of(load_run(hand), "macs"),
-        "hand": test_error_percent(hand, data),
-        "int8": int8["error_percent"] if int8 else np.nan,
-        "torch ratio": torch_["p50_ms"] / int8["p50_ms"] if int8 else np.nan,
-        "float ratio": floats["p50_ms"] / int8["p50_ms"] if int8 else np.nan,
-        "batch ratio": int8["images_per_second"] / floats["images_per_second"] if int8 else np.nan,
+        "int8": int8["error_percent"],
     }
+
+
+def time_cells(dense: Path, data: str, folder: Path, epochs: int) -> dict[str, float]:
+    """How many times as quick the cut network in int8 is; torch has one thread or all, whichever is quicker."""
+    found = compressed(dense, data, folder / dense.name, epochs)
+    files = {(each["name"], each["form"]): Path(each["file"]) for each in found["points"]}
+    networks = {
+        "torch": open_source("torch", dense),
+        "float": open_source(found["runtime"], files["dense", "float"]),
+        "int8": open_source(found["runtime"], files[CUT, "int8"]),
+    }
+    size = load_run(dense).preprocessing.size
+    images = np.zeros((found["batch"], size, size, load_run(dense).preprocessing.channels), np.uint8)
+    ratios = []
+    for threads in (1, cores()):
+        torch.set_num_threads(threads)
+        times = measure_times(networks, images)
+        ratios.append({
+            "torch ratio": times["torch"].p50_ms / times["int8"].p50_ms,
+            "float ratio": times["float"].p50_ms / times["int8"].p50_ms,
+            "batch ratio": times["int8"].images_per_second / times["float"].images_per_second,
+        })  # fmt: skip
+    return min(ratios, key=lambda each: each["torch ratio"])
+
+
+def hand_cells(dense: Path, data: str, folder: Path, epochs: int) -> dict[str, float]:
+    """The same of Torch-Pruning, with no more multiply-adds than ``compress`` left."""
+    macs = {path: cost_of(load_run(path), "macs") for path in (dense, folder / dense.name / CUT)}
+    cut = by_hand(dense, folder / f"{dense.name}-by-hand-cut", macs[folder / dense.name / CUT])
+    hand = trained_on(cut, data, folder / f"{dense.name}-by-hand", epochs, fine_tuning(dense, folder))
+    fewer = macs[dense] / cost_of(load_run(hand), "macs")
+    return {"hand fewer": fewer, "hand": test_error_percent(hand, data)}
+
+
+def further_cells(dense: Path, data: str, folder: Path, epochs: int) -> dict[str, float]:
+    further = trained_on(dense, data, folder / f"{dense.name}-further", epochs, fine_tuning(dense, folder))
+    return {"further": test_error_percent(further, data)}
+
+
+def fine_tuning(dense: Path, folder: Path) -> dict[str, Any]:
+    """The recipe of ``compress`` without its teacher."""
+    recipe = read_plan(folder / dense.name).recipe
+    return {name: value for name, value in recipe.items() if name != "distill_weight"}
 
 
 def main() -> None:
@@ -125,15 +159,20 @@ def main() -> None:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--network", default="resnet20_cifar")
     parser.add_argument("--data", default="glyphs:side=32", help="fewer images, to try it out")
-    parser.add_argument("--epochs", type=int, default=3, help="of training after each step")
+    parser.add_argument("--epochs", type=int, default=6, help="of training after the cut")
+    parser.add_argument("--further", action="store_true", help="train the dense networks further too")
     parser.add_argument("--output", type=Path, help="FOLDER/compressed when not given")
     given = parser.parse_args()
     output = given.output or given.folder / "compressed"
     output.mkdir(parents=True, exist_ok=True)
-    rows = {}
-    for test in sorted(given.folder.glob(f"{given.network}-*/test.json")):
-        rows[test.parent.name.rpartition("-")[2]] = row(test.parent, given.data, output, given.epochs)
-    print(HEADING.format(network=given.network, epochs=given.epochs, total=len(STEPS) * given.epochs))
+    parts = [compress_cells, hand_cells, *([further_cells] if given.further else []), time_cells]
+    dense = [test.parent for test in sorted(given.folder.glob(f"{given.network}-*/test.json"))]
+    rows: dict[str, dict[str, float]] = {path.name.rpartition("-")[2]: {} for path in dense}
+    for part in parts:
+        for own, path in zip(rows.values(), dense, strict=True):
+            own |= part(path, given.data, output, given.epochs)
+    further = " --further" * given.further
+    print(HEADING.format(network=given.network, epochs=given.epochs, further=further, cores=cores()))
     columns = list(next(iter(rows.values())))
     print("| seed | " + " | ".join(TITLES[name] for name in columns) + " |\n|---" + "|---:" * len(columns) + "|")
     rows["**mean**"] = {name: statistics.fmean(each[name] for each in rows.values()) for name in columns}
@@ -149,18 +188,18 @@ TITLES = {
     "hand fewer": "Torch-Pruning by hand, times fewer MACs",
     "hand": "error",
     "int8": "compress with int8, error",
-    "torch ratio": "times as quick as dense in torch",
+    "torch ratio": "int8, times as quick as dense in torch",
     "float ratio": "as dense float in its runtime",
     "batch ratio": "the same in batches of 32",
 }
 
 HEADING = """# compress on glyphs: {network}
 
-`python benchmarks/compress_glyphs.py FOLDER --network {network} --epochs {epochs}`, on the runs of
-`benchmarks/glyphs.py`. Top-1 error in per cent of 5,200 test images. compress cuts in three steps by the L1 norm, alike
-in all layers, with {epochs} epochs after each under the dense run as teacher; Torch-Pruning cuts once by the L1 norm,
-alike in the layers that it can follow, with {total} epochs of the same recipe after it, without a teacher; the dense
-network trained further has them as well. Times are medians, all in turns, on two cores of a busy machine.
+`python benchmarks/compress_glyphs.py FOLDER --network {network} --epochs {epochs}{further}`, on the runs of
+`benchmarks/glyphs.py`. Top-1 error in per cent of 5,200 test images. compress cuts once by the L1 norm, alike in all
+layers, with {epochs} epochs of the dense run's recipe after it under the dense run as teacher; Torch-Pruning cuts once
+by the L1 norm, alike in the layers that it can follow, with as many epochs of the same recipe, without a teacher. Times
+are medians, all in turns on {cores} cores of a busy machine; torch has one thread or all, whichever is quicker.
 """
 
 

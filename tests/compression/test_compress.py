@@ -15,10 +15,12 @@ from convarium.cli import main
 from convarium.compression import measure
 from convarium.compression.compress import compress
 from convarium.compression.result import BudgetNotMet
+from convarium.compression.search_setup import make_plan
 from convarium.console import stdout
 from convarium.data.datasets import open_dataset
 from convarium.errors import Interrupted
-from convarium.runs import load_run
+from convarium.recipe import read_recipe
+from convarium.runs import RECIPE, load_run
 from convarium.tensors import load_tensors
 
 OPTIONS = dict(epochs=1, steps="0.6,0.3", max_drop=100.0, runtime="onnxruntime", samples=12, batch=4, threads=1)
@@ -67,6 +69,14 @@ def test_it_ends_in_measured_points_and_a_chosen_file(run, data, ended):
     chosen = next(each for each in ended.points if each.label == ended.chosen)
     assert Path(ended.file).read_bytes() == Path(chosen.file).read_bytes()
     assert chosen.p50_ms == min(each.p50_ms for each in ended.points if each.is_compressed)
+
+
+def test_training_again_has_the_whole_learning_rate_of_the_run(run, data):
+    """Renda et al., ICLR 2020: rewinding the rate keeps more accuracy than going on at the low one it ended with."""
+    given = {**dict.fromkeys(("target", "importance", "scheme")), **OPTIONS, "steps": [0.6]}
+    plan, dense = make_plan(load_run(run), open_dataset(str(data)), str(data), given), read_recipe(run / RECIPE)[0]
+    assert plan.recipe["learning_rate"] == dense.learning_rate and plan.recipe["schedule"] == dense.schedule
+    assert 0 < plan.recipe["distill_weight"] < 1
 
 
 @pytest.mark.long

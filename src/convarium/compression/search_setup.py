@@ -8,13 +8,14 @@ from convarium.compression.cutting import reachable_steps
 from convarium.compression.search_plan import Runtime, SearchPlan
 from convarium.data.datasets import Dataset, is_embedded
 from convarium.errors import UsageError, require
-from convarium.recipe import FROM_WEIGHTS, Recipe, default_recipe, read_recipe
+from convarium.recipe import Recipe, default_recipe, read_recipe
 from convarium.runs import RECIPE, Run
 
 USUAL_STEP = 0.6  # of the network before is left
 MOST_STEPS = 6
 MAX_DROP, SAMPLES, BATCH = 0.5, 300, 32
 EPOCHS_PART = 0.5  # of the dense run's epochs: the smaller the network, the quicker they are
+TEACHER_PART = 0.5  # of the loss: a teacher that is wrong now and then must not outweigh the labels
 # Of the dense run's recipe what fine-tuning keeps.
 KEPT = (
     *("image_size", "batch_size", "optimizer", "schedule", "momentum", "weight_decay", "label_smoothing", "clip_norm"),
@@ -62,8 +63,11 @@ def _usual_recipe(run: Run, dataset: Dataset, data: str) -> Recipe:
 
 
 def _fine_tuning(recipe: Recipe, run: Run, threads: int | None) -> dict[str, Any]:
+    """The dense run's schedule again, with its whole learning rate: what is left has much to learn anew (A. Renda,
+    J. Frankle, M. Carbin, "Comparing Rewinding and Fine-tuning in Neural Network Pruning", ICLR 2020)."""
     options = {name: getattr(recipe, name) for name in KEPT}
-    options |= {"learning_rate": recipe.learning_rate / FROM_WEIGHTS, "seed": run.own["data"]["seed"]}
+    options |= {"learning_rate": recipe.learning_rate, "distill_weight": TEACHER_PART}
+    options |= {"seed": run.own["data"]["seed"]}
     return options | {"threads": threads or recipe.threads or None}
 
 
