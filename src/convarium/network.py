@@ -165,6 +165,7 @@ class Network(nn.Module):
         mean, std: of the input's channels, on a scale where white is 1.
         crop_pct: side of the test crop over the short side of the resized image.
         auxiliary: how to make the auxiliary heads of the paper. The network holds none of them; training does.
+        step_scale: what training multiplies its usual learning rate of SGD by.
     """
 
     def __init__(
@@ -179,6 +180,7 @@ class Network(nn.Module):
         interpolation: str = "bilinear",
         crop_pct: float = 0.875,
         auxiliary: Auxiliary | None = None,
+        step_scale: float = 1.0,
     ) -> None:
         super().__init__()
         self.name = type(self).__name__
@@ -192,6 +194,7 @@ class Network(nn.Module):
         self.mean, self.std = _per_channel(mean, input_size[0]), _per_channel(std, input_size[0])
         self.interpolation, self.crop_pct = interpolation, crop_pct
         self.auxiliary = auxiliary
+        self.step_scale = step_scale
         self.grad_checkpointing = False
 
     # -- forward ------------------------------------------------------------------------------------------------

@@ -1,5 +1,7 @@
 """Every kind of exported file: what torch gives, opened without this project, or no file at all."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -10,6 +12,7 @@ from convarium.deploy.openvino import load_openvino
 from convarium.deploy.predictor import Predictor
 from convarium.deploy.program import METADATA
 from convarium.errors import ConvariumError, DataError, GateError, UsageError
+from convarium.runs import load_run
 
 from .conftest import NAMES, noise
 
@@ -77,9 +80,61 @@ def test_torch_alone_opens_its_program(small_run, tmp_path):
         Predictor(path)
 
 
+FILES = pytest.mark.parametrize(("format", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml"), ("torch", ".pt2")])
+
+
+def in_its_runtime(path, batch):
+    """Logits by the runtime alone."""
+    if path.suffix == ".onnx":
+        import onnxruntime
+
+        return onnxruntime.InferenceSession(path).run(None, {"tensor": batch})[0]
+    if path.suffix == ".xml":
+        import openvino
+
+        return openvino.Core().compile_model(path, "CPU", {"INFERENCE_PRECISION_HINT": "f32"})({"tensor": batch})[0]
+    return torch.export.load(path).module()(torch.from_numpy(batch)).detach().numpy()
+
+
 @pytest.mark.long
-@pytest.mark.parametrize(("format", "suffix"), [("onnx", ".onnx"), ("openvino", ".xml"), ("torch", ".pt2")])
-def test_a_file_that_disagrees_is_not_kept(small_run, tmp_path, monkeypatch, format, suffix):
+@FILES
+def test_a_raw_file_takes_what_is_prepared_already(small_run, tmp_path, format, suffix):
+    copied = tmp_path / "run"
+    shutil.copytree(small_run, copied)
+    exported = export(copied, format=format, raw=True)
+    path = copied / f"raw{suffix}"
+    assert exported.path == str(path) and exported.raw and exported.largest_relative_difference < 1e-5
+    run = load_run(copied)
+    tensors = torch.randn(5, 3, 32, 32)
+    with torch.no_grad():
+        assert relative(in_its_runtime(path, tensors.numpy()), run.model.eval()(tensors).numpy()) < 1e-5
+    assert "takes prepared tensors, float32" in exported.render() and "predict" not in exported.render()
+    if format != "torch":
+        with pytest.raises(DataError, match="takes prepared tensors, not images: for images, write it with convarium"):
+            Predictor(path)
+
+
+@pytest.mark.long
+def test_a_raw_file_says_how_to_prepare_images(small_run, tmp_path):
+    import onnxruntime
+
+    path = tmp_path / "raw.onnx"
+    export(small_run, raw=True, output=path)
+    session = onnxruntime.InferenceSession(path)
+    assert [(each.name, each.type, each.shape) for each in session.get_inputs()] == [
+        ("tensor", "tensor(float)", ["batch", 3, 32, 32])
+    ]
+    said = session.get_modelmeta().custom_metadata_map
+    assert said["input_size"] == "[3, 32, 32]" and said["mean"] == "[0.5, 0.5, 0.5]" and said["std"] == str([0.25] * 3)
+    image = noise(32, 32)
+    by_hand = ((image / 255 - 0.5) / 0.25).transpose(2, 0, 1)[None].astype(np.float32)
+    assert relative(session.run(None, {"tensor": by_hand})[0], logits_of_run(small_run, image)) < 1e-5
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("raw", [False, True])
+@FILES
+def test_a_file_that_disagrees_is_not_kept(small_run, tmp_path, monkeypatch, format, suffix, raw):
     kind = exporting.FORMATS[format]
 
     def wrong(*args):
@@ -90,7 +145,7 @@ def test_a_file_that_disagrees_is_not_kept(small_run, tmp_path, monkeypatch, for
     for part in kind.suffixes:
         (tmp_path / f"model{part}").write_text("an earlier file")
     with pytest.raises(GateError, match="does not agree with torch, and is not kept"):
-        export(small_run, format=format, output=tmp_path / f"model{suffix}")
+        export(small_run, format=format, raw=raw, output=tmp_path / f"model{suffix}")
     assert {path.name for path in tmp_path.iterdir()} == {f"model{part}" for part in kind.suffixes}
     assert (tmp_path / f"model{suffix}").read_text() == "an earlier file"
 

@@ -1,5 +1,6 @@
 """Training: the same bits from the same seed, from any interruption, and from a damaged last checkpoint."""
 
+import inspect
 import json
 import shutil
 import signal
@@ -13,9 +14,11 @@ import pytest
 import torch
 
 from convarium import load_run, train
+from convarium.data.datasets import open_dataset
 from convarium.errors import ConvariumError, DataError, UsageError
-from convarium.recipe import read_recipe
+from convarium.recipe import USUAL, read_recipe
 from convarium.tensors import load_tensors
+from convarium.training.train import _recipe
 
 OPTIONS = dict(model="resnet20_cifar", image_size=16, epochs=3, batch_size=8, threads=1, ema=0.9)
 FLAGS = ["--model", "resnet20_cifar", "--image-size", "16", "--epochs", "3", "--batch-size", "8", "--threads", "1"]
@@ -344,3 +347,23 @@ def test_recipe_round_trip(whole, tmp_path):
     recipe, record = read_recipe(whole / "recipe.toml")
     write_recipe(tmp_path / "r.toml", replace(recipe, seed=7), record)
     assert read_recipe(tmp_path / "r.toml") == (replace(recipe, seed=7), record)
+
+
+@pytest.mark.parametrize(
+    ("model", "given", "times"),
+    [
+        ("resnet20_cifar", {}, 1.0),
+        ("inception_v2", {}, 6.0),  # begins with six times He's variance
+        ("inception_v2", {"learning_rate": 0.05}, 1.0),  # what is asked for
+        ("squeezenet1_1", {}, 0.1),  # ends in a rectifier, which a large step shuts
+    ],
+)
+def test_the_usual_rate_of_sgd_suits_the_network(images, model, given, times):
+    dataset = open_dataset(str(images))
+    options = dict.fromkeys(inspect.signature(train).parameters) | {"data": str(images), "model": model} | given
+    for name in ("output", "resume", "overwrite"):
+        del options[name]
+    usual = {optimizer: values["learning_rate"] for optimizer, values in USUAL.items()}
+    assert _recipe(dataset, options).learning_rate == pytest.approx(usual["sgd"] * times)
+    adam = _recipe(dataset, {**options, "optimizer": "adamw", "learning_rate": None})
+    assert adam.learning_rate == pytest.approx(usual["adamw"] * min(times, 1.0))

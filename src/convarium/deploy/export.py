@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple, get_args
 import numpy as np
 
 from convarium.atomic import replacing
-from convarium.data.preprocess import Preprocessing
+from convarium.deploy.inputs import Input, image_batches, image_input, tensor_batches, tensor_input
+from convarium.deploy.metadata import TAKES, TENSORS, to_properties
 from convarium.deploy.parity import Logits, largest_difference, torch_reference
 from convarium.deploy.seal import seal
 from convarium.errors import ConvariumError, DataError, UsageError, check_choice, require
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 REAL_IMAGES = 16
 
 FormatName = Literal["onnx", "openvino", "torch"]
-Writer = Callable[["nn.Module", Preprocessing, Sequence[str], Path, dict[str, str]], None]
+Writer = Callable[["nn.Module", Input, Path, dict[str, str]], None]
 
 
 class Format(NamedTuple):
@@ -47,6 +48,7 @@ class Exported:
 
     path: str
     format: FormatName
+    raw: bool
     size_mib: float
     opset: int | None
     parity_images: int
@@ -57,17 +59,23 @@ class Exported:
 
     def render(self) -> RenderableType:
         title = FORMATS[self.format].title + (f" opset {self.opset}" if self.opset else "")
-        use = f"convarium predict {self.path} IMAGE..."
+        takes = "prepared tensors, float32 (batch, channels, side, side)"
+        if not self.raw:
+            takes = "images of any size, uint8 (batch, height, width, channels)"
         if self.format == "torch":
             use = f"in python, torch.export.load({self.path!r}).module()"
+        elif self.raw:
+            use = "prepare images as the file's metadata says: input_size, crop_pct, interpolation, mean, std"
+        else:
+            use = f"convarium predict {self.path} IMAGE..."
         return (
-            f"{self.path}: {self.size_mib:.2f} MiB, {title}; takes uint8 images (batch, height, width, channels) of "
-            f"any size\nagrees with torch on {self.parity_images} images to {self.largest_relative_difference:.1e}\n"
+            f"{self.path}: {self.size_mib:.2f} MiB, {title}; takes {takes}\n"
+            f"agrees with torch on {self.parity_images} images to {self.largest_relative_difference:.1e}\n"
             f"next: {use}"
         )
 
 
-def export(run: Path, /, *, format: FormatName = "onnx", output: Path | None = None) -> Exported:
+def export(run: Path, /, *, format: FormatName = "onnx", raw: bool = False, output: Path | None = None) -> Exported:
     """Write a run as a file that needs nothing of this project: uint8 images of any size in, logits out.
 
     Resizing, cropping and normalising are part of the graph; class names and the preprocessing are in its metadata. The
@@ -77,7 +85,9 @@ def export(run: Path, /, *, format: FormatName = "onnx", output: Path | None = N
         run: a run folder.
         format: onnx, one file for most runtimes; openvino, an .xml and its weights in a .bin; torch, torch.export's
             .pt2.
-        output: the file; RUN/model.onnx, .xml or .pt2 when not given.
+        raw: leave the preprocessing out, for programs that have their own: float32 tensors (batch, channels, size,
+            size) in. The metadata says how they are to be prepared. convarium predict takes no such file.
+        output: the file; RUN/model.onnx, .xml or .pt2 when not given, RUN/raw.onnx and so on with raw.
 
     Raises:
         UsageError: a file of another kind, or a package that is missing.
@@ -93,29 +103,29 @@ def export(run: Path, /, *, format: FormatName = "onnx", output: Path | None = N
         require(module, extra)
     loaded = load_run(run)
     suffix = kind.suffixes[-1]
-    path = Path(output) if output else loaded.path / f"model{suffix}"
+    path = Path(output) if output else loaded.path / f"{'raw' if raw else 'model'}{suffix}"
     if path.suffix != suffix or (path.exists() and not path.is_file()):
         raise UsageError(f"--output must be a file that ends in {suffix}; got {str(path)!r}")
     with stderr().status("exporting, and comparing with torch"):
-        return _export(loaded, format, path)
+        return _export(loaded, format, raw, path)
 
 
-def _export(run: Run, format: FormatName, path: Path) -> Exported:
+def _export(run: Run, format: FormatName, raw: bool, path: Path) -> Exported:
     """Write and compare in a folder beside ``path``, then put in place."""
     from torch import nn
 
-    from convarium import __version__
     from convarium.data.resize import Preprocess
     from convarium.deploy.onnx import OPSET
 
-    kind = FORMATS[format]
-    metadata = {"architecture": run.model.name, "class_hash": run.own["class_hash"], "convarium": __version__}
-    graph = nn.Sequential(Preprocess(run.preprocessing), run.model).eval()
-    reference = torch_reference(graph, run.preprocessing, _real_images(run))
+    kind, settings = FORMATS[format], run.preprocessing
+    graph = run.model if raw else nn.Sequential(Preprocess(settings), run.model)
+    takes = tensor_input(settings) if raw else image_input(settings)
+    batches = (tensor_batches if raw else image_batches)(settings, _real_images(run))
+    reference = torch_reference(graph.eval(), batches)
     try:
         with TemporaryDirectory(prefix=f".{path.name}.", suffix=".part", dir=path.parent) as folder:
             made = Path(folder) / path.name
-            kind.write(graph, run.preprocessing, run.class_names, made, metadata)
+            kind.write(graph, takes, made, _properties(run, raw))
             difference = largest_difference(kind.open(made), reference)
             size = sum(made.with_suffix(suffix).stat().st_size for suffix in kind.suffixes)
             with ExitStack() as places:
@@ -124,50 +134,49 @@ def _export(run: Run, format: FormatName, path: Path) -> Exported:
     except OSError as error:
         raise ConvariumError(f"cannot write {path}: {error.strerror or error}") from error
     opset = OPSET if format == "onnx" else None
-    return Exported(str(path), format, size / 2**20, opset, reference.images, difference)
+    return Exported(str(path), format, raw, size / 2**20, opset, reference.images, difference)
 
 
-def _write_onnx(
-    graph: nn.Module, preprocessing: Preprocessing, class_names: Sequence[str], path: Path, metadata: dict[str, str]
-) -> None:
+def _properties(run: Run, raw: bool) -> dict[str, str]:
+    from convarium import __version__
+
+    own = {"architecture": run.model.name, "class_hash": run.own["class_hash"], "convarium": __version__}
+    return own | to_properties(run.preprocessing, run.class_names) | ({TAKES: TENSORS} if raw else {})
+
+
+def _write_onnx(graph: nn.Module, takes: Input, path: Path, properties: dict[str, str]) -> None:
     from convarium.deploy.onnx import write_onnx
 
-    write_onnx(graph, preprocessing, class_names, path, metadata)
+    write_onnx(graph, takes, path, properties)
     seal(path)
 
 
-def _write_openvino(
-    graph: nn.Module, preprocessing: Preprocessing, class_names: Sequence[str], path: Path, metadata: dict[str, str]
-) -> None:
+def _write_openvino(graph: nn.Module, takes: Input, path: Path, properties: dict[str, str]) -> None:
     from convarium.deploy.onnx import write_onnx
     from convarium.deploy.openvino import write_ir
 
     between = path.with_suffix(".onnx")
-    write_onnx(graph, preprocessing, class_names, between, metadata)
+    write_onnx(graph, takes, between, properties)
     write_ir(between, path)
     seal(path)
 
 
-def _write_torch(
-    graph: nn.Module, preprocessing: Preprocessing, class_names: Sequence[str], path: Path, metadata: dict[str, str]
-) -> None:
+def _write_torch(graph: nn.Module, takes: Input, path: Path, properties: dict[str, str]) -> None:
     from convarium.deploy.program import write_program
 
-    write_program(graph, preprocessing, class_names, path, metadata)
+    write_program(graph, takes, path, properties)
 
 
 def _open_onnx(path: Path) -> Logits:
-    from convarium.deploy.onnx import load_onnx
+    from convarium.deploy.onnx import open_onnx
 
-    session, *_ = load_onnx(path)
-    return lambda images: session.run(None, {"image": images})[0]
+    return open_onnx(path)
 
 
 def _open_openvino(path: Path) -> Logits:
-    from convarium.deploy.openvino import load_openvino
+    from convarium.deploy.openvino import open_openvino
 
-    network, *_ = load_openvino(path)
-    return network
+    return open_openvino(path)
 
 
 def _open_torch(path: Path) -> Logits:

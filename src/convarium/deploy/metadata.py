@@ -11,6 +11,7 @@ from convarium.data.preprocess import Preprocessing
 from convarium.errors import DataError
 
 TASK = "image-classification"
+TAKES, TENSORS = "takes", "prepared tensors"  # said by files without preprocessing
 
 
 def to_properties(preprocessing: Preprocessing, class_names: Sequence[str]) -> dict[str, str]:
@@ -29,8 +30,13 @@ def from_properties(path: Path, properties: Mapping[str, str]) -> tuple[list[str
     """The class names in their order, and the preprocessing.
 
     Raises:
-        DataError: properties of ``path`` that lack one of ours, or hold something else under its name.
+        DataError: properties of ``path`` that lack one of ours, or hold something else under its name; a file that
+            takes no images.
     """
+    if properties.get(TAKES) == TENSORS:
+        raise DataError(
+            f"{path} takes {TENSORS}, not images: for images, write it with convarium export RUN, not --raw"
+        )
     keys = ("names", "input_size", "mean", "std", "crop_pct")
     try:
         names, (channels, size, _), mean, std, crop_pct = (json.loads(properties[key]) for key in keys)

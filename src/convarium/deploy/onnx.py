@@ -18,13 +18,14 @@ import numpy as np
 
 from convarium.atomic import replacing
 from convarium.data.preprocess import Preprocessing
+from convarium.deploy.inputs import Input, image_batches, image_input
 from convarium.deploy.metadata import from_properties, to_properties
-from convarium.deploy.parity import TOLERANCE, largest_difference, torch_reference
+from convarium.deploy.parity import TOLERANCE, Logits, largest_difference, torch_reference
 from convarium.errors import ConvariumError, DataError, GateError, UsageError, require
 
 if TYPE_CHECKING:
     from onnxruntime import InferenceSession
-    from torch import Tensor, nn
+    from torch import nn
 
 OPSET = 18  # what torch's exporter writes without converting; runtimes since early 2023 read it
 
@@ -79,30 +80,34 @@ def export_onnx(
     from convarium.data.resize import Preprocess
 
     graph = nn.Sequential(Preprocess(preprocessing), model).eval()
-    reference = torch_reference(graph, preprocessing, parity_images)
+    reference = torch_reference(graph, image_batches(preprocessing, parity_images))
     if reference.classes != len(class_names):
         raise UsageError(f"the model has {reference.classes} outputs for {len(class_names)} class names")
     with replacing(path) as temporary:
-        write_onnx(graph, preprocessing, class_names, temporary, metadata)
-        session, *_ = load_onnx(temporary)
-        largest = largest_difference(lambda images: session.run(None, {"image": images})[0], reference)
+        write_onnx(graph, image_input(preprocessing), temporary, metadata | to_properties(preprocessing, class_names))
+        largest = largest_difference(open_onnx(temporary), reference)
         size = temporary.stat().st_size
     return Parity(reference.images, largest, TOLERANCE, OPSET, size)
 
 
-def write_onnx(
-    graph: nn.Module, preprocessing: Preprocessing, class_names: Sequence[str], path: Path, metadata: dict[str, str]
-) -> None:
-    """Write preprocessing and network, one after the other in ``graph``, as a valid ONNX file; nothing is compared.
+def write_onnx(graph: nn.Module, takes: Input, path: Path, properties: dict[str, str]) -> None:
+    """Write ``graph`` as a valid ONNX file that says ``properties``; nothing is compared.
 
     Raises:
         GateError: the file is not valid ONNX.
         ConvariumError: torch cannot export the model.
     """
-    program = _convert(graph, preprocessing)
-    program.model.metadata_props.update({**metadata, **to_properties(preprocessing, class_names)})
+    program = _convert(graph, takes)
+    program.model.metadata_props.update(properties)
     program.save(path, external_data=False)
     _check_file(path)
+
+
+def open_onnx(path: Path) -> Logits:
+    """What a file of one input and one output gives, whoever wrote it; raises as :func:`load_onnx`."""
+    session = _session(path, None)
+    name = session.get_inputs()[0].name
+    return lambda batch: session.run(None, {name: batch})[0]
 
 
 def load_onnx(path: Path, threads: int | None = None) -> tuple[InferenceSession, list[str], Preprocessing]:
@@ -119,6 +124,15 @@ def load_onnx(path: Path, threads: int | None = None) -> tuple[InferenceSession,
         DataError: no such file, one that is not ONNX, or one that something else wrote.
         UsageError: onnxruntime is missing.
     """
+    session = _session(path, threads)
+    names, preprocessing = from_properties(path, session.get_modelmeta().custom_metadata_map)
+    inputs, outputs = session.get_inputs(), session.get_outputs()
+    if [node.name for node in inputs] != ["image"] or [node.shape[1:] for node in outputs] != [[len(names)]]:
+        raise DataError(f"{path} does not map one image to the logits of its {len(names)} class names")
+    return session, names, preprocessing
+
+
+def _session(path: Path, threads: int | None) -> InferenceSession:
     require("onnxruntime", "onnx")
     import onnxruntime
 
@@ -128,32 +142,26 @@ def load_onnx(path: Path, threads: int | None = None) -> tuple[InferenceSession,
     options.log_severity_level = 3
     options.intra_op_num_threads = threads or 0
     try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime's errors have no narrower base
         raise DataError(f"{path} is not an ONNX file that can be run: {_first_line(error)}") from error
-    names, preprocessing = from_properties(path, session.get_modelmeta().custom_metadata_map)
-    inputs, outputs = session.get_inputs(), session.get_outputs()
-    if [node.name for node in inputs] != ["image"] or [node.shape[1:] for node in outputs] != [[len(names)]]:
-        raise DataError(f"{path} does not map one image to the logits of its {len(names)} class names")
-    return session, names, preprocessing
 
 
-def _convert(graph: nn.Module, preprocessing: Preprocessing) -> Any:
+def _convert(graph: nn.Module, takes: Input) -> Any:
     """``graph`` as an ``ONNXProgram``, without the exporter's remarks on where each node came from."""
     import torch
     from onnx_ir.passes.common import ClearMetadataAndDocStringPass
 
-    example, dynamic = example_images(preprocessing)
     try:
         with quiet():
             program: Any = torch.onnx.export(
                 graph,
-                (example,),
-                input_names=["image"],
+                (takes.example,),
+                input_names=[takes.name],
                 output_names=["logits"],
                 opset_version=OPSET,
                 dynamo=True,
-                dynamic_shapes=dynamic,
+                dynamic_shapes=(takes.dynamic,),
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
@@ -163,16 +171,6 @@ def _convert(graph: nn.Module, preprocessing: Preprocessing) -> Any:
         raise ConvariumError(f"torch cannot export this model to ONNX: {_first_line(reason)}") from error
     ClearMetadataAndDocStringPass()(program.model)
     return program
-
-
-def example_images(preprocessing: Preprocessing) -> tuple[Tensor, tuple[dict[int, Any]]]:
-    """Images to trace a graph with, and their sides that may differ."""
-    import torch
-    from torch.export import Dim
-
-    # Sides that differ from each other and from the crop's, so that none is taken for a constant.
-    images = torch.zeros(2, preprocessing.size + 5, preprocessing.size + 9, preprocessing.channels, dtype=torch.uint8)
-    return images, ({0: Dim("batch"), 1: Dim("height"), 2: Dim("width")},)
 
 
 @contextmanager

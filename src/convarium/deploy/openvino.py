@@ -43,31 +43,45 @@ def load_openvino(
         DataError: no such file, one that OpenVINO cannot read, or one that something else wrote.
         UsageError: OpenVINO is missing.
     """
+    model = _read(path)
+    names, preprocessing = from_properties(path, _properties(model))
+    outputs = [output.partial_shape[1] for output in model.outputs]
+    if [value.any_name for value in model.inputs] != ["image"] or outputs != [len(names)]:
+        raise DataError(f"{path} does not map one image to the logits of its {len(names)} class names")
+    return _compiled(path, model, threads, cache), names, preprocessing
+
+
+def open_openvino(path: Path) -> Callable[[np.ndarray], np.ndarray]:
+    """What a file of one input and one output gives, whoever wrote it; raises as :func:`load_openvino`."""
+    return _compiled(path, _read(path))
+
+
+def _read(path: Path) -> Any:
     require("openvino", "openvino")
     if not path.is_file():
         raise DataError(f"no exported file {path}: write one first (convarium export RUN --format openvino)")
     if path.suffix == ".xml" and not path.with_suffix(".bin").is_file():
         raise DataError(f"{path} lacks its weights: {path.with_suffix('.bin').name} belongs beside it")
-    core = _core()
+    try:
+        return _core().read_model(path)
+    except RuntimeError as error:
+        raise DataError(f"{path} is not a file that OpenVINO can read: {_last_line(error)}") from None
+
+
+def _compiled(
+    path: Path, model: Any, threads: int | None = None, cache: Path | None = None
+) -> Callable[[np.ndarray], np.ndarray]:
     settings: dict[str, Any] = dict(PRECISION)
     if cache:
         settings["CACHE_DIR"] = str(cache)
     if threads:
         settings["INFERENCE_NUM_THREADS"] = threads
     try:
-        model = core.read_model(path)
-    except RuntimeError as error:
-        raise DataError(f"{path} is not a file that OpenVINO can read: {_last_line(error)}") from None
-    names, preprocessing = from_properties(path, _properties(model))
-    outputs = [output.partial_shape[1] for output in model.outputs]
-    if [value.any_name for value in model.inputs] != ["image"] or outputs != [len(names)]:
-        raise DataError(f"{path} does not map one image to the logits of its {len(names)} class names")
-    try:
-        compiled = core.compile_model(model, "CPU", settings)
+        compiled = _core().compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise DataError(f"OpenVINO cannot run {path} on this processor: {_last_line(error)}") from None
     request = compiled.create_infer_request()
-    return lambda images: request.infer([images])[0], names, preprocessing
+    return lambda batch: request.infer([batch])[0]
 
 
 @functools.cache

@@ -36,6 +36,10 @@ FIG_10: Figure = ((1, HALVE), (1, 3, HALVE), (MAXIMUM,))
 REDUCTION_6A: Figure = ((HALVE,), (1, 3, HALVE), (MAXIMUM,))
 REDUCTION_7A: Figure = ((1, HALVE), (1, (1, 7), (7, 1), HALVE), (MAXIMUM,))
 
+# The authors' initialisation is for RMSProp, whose steps are as long whatever the gradient. Over all weights its variance
+# is six times He's, and the larger a weight before batch norm, the less a step of SGD turns it.
+STEP_SCALE = 6.0
+
 # Plain convolutions: channels, kernel, stride, padding; None: a 3x3/2 maximum.
 Stem = Mapping[str, tuple[int, int, int, int] | None]
 # Modules of a stage, their figure, and the channels after each convolution of each branch.
@@ -160,7 +164,7 @@ def build(
 
     network = Network(
         stages, Head(chans, num_classes, drop_rate=0.2), input_size=(in_chans, 299, 299), min_input_size=75,
-        mean=INCEPTION_MEAN, std=INCEPTION_STD, auxiliary=Auxiliary(heads, weight=0.3),
+        mean=INCEPTION_MEAN, std=INCEPTION_STD, auxiliary=Auxiliary(heads, weight=0.3), step_scale=STEP_SCALE,
     )  # fmt: skip
     return network.apply(initialise)
 

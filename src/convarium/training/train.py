@@ -206,6 +206,8 @@ def _recipe(dataset: Dataset, given: dict[str, Any]) -> Recipe:
     image_size = base.size if base else network.input_size[1]
     recipe = default_recipe(given["model"], given["data"], images, image_size, natural, optimizer)
     recipe = replace(recipe, in_chans=network.input_size[0])
+    if optimizer == "sgd":
+        recipe = replace(recipe, learning_rate=recipe.learning_rate * network.step_scale)
     if base:
         recipe = replace(recipe, attention=base.arguments.get("attention", ""))
     if isinstance(network.head, ConvHead):
