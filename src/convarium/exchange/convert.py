@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 from convarium.data.preprocess import Preprocessing
 from convarium.errors import DataError, UsageError, check_choice
-from convarium.exchange.identify import OURS, identify_source
+from convarium.exchange.identify import OURS, Candidate, find_candidates, identify_source
 from convarium.networks import check_name, create_model
 from convarium.runs import check_output, clear_output, load_run, save_run
 from convarium.weights.labels import class_names
 from convarium.weights.layouts import find_layout
-from convarium.weights.loading import load_source
-from convarium.weights.source import find_source, read_source, takes_bgr
+from convarium.weights.loading import load_source, look_alikes
+from convarium.weights.source import Source, find_source, read_source, takes_bgr
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -75,19 +75,12 @@ def convert(
     if to is not None:
         return _write_for(to, file, output, bgr)
     check_output(output, data=None, overwrite=overwrite)
+    if network:
+        check_name(network)
     source = find_source("", str(file))
     source = replace(source, trusted=source.trusted or trust, bgr=bgr)
     read = read_source(source)
-    found = identify_source(source, read, str(file))
-    candidate = found.certain
-    if network:
-        check_name(network)
-        candidate = next((each for each in found.candidates if each.network == network), None)
-        if candidate is None:
-            raise DataError(f"{file} does not fit {network}; it fits {', '.join(c.network for c in found.candidates)}")
-    if candidate is None:
-        names = ", ".join(each.network for each in found.candidates)
-        raise UsageError(f"{file} fits several networks, which are different functions: add --network, one of {names}")
+    candidate = _candidate(source, read, str(file), network)
     model = create_model(candidate.network, num_classes=candidate.classes, in_chans=candidate.channels).eval()
     told = load_source(model, source, read=read)
     labels, named = _class_names(candidate.classes, source.card)
@@ -96,13 +89,30 @@ def convert(
     clear_output(output)
     save_run(
         output, model, _preprocessing(model), labels,
-        data={"name": found.card or str(file), "fingerprint": "", "seed": 0},
+        data={"name": source.card.name if source.card else str(file), "fingerprint": "", "seed": 0},
         converted={"file": Path(file).name, "library": candidate.library},
     )  # fmt: skip
     notes = [*told, *named, *compared]
     return Converted(
         str(file), candidate.network, candidate.library, str(output), candidate.classes, notes, asked, difference
     )
+
+
+def _candidate(source: Source, read: WeightFile, file: str, network: str | None) -> Candidate:
+    """The network that the file is read as: the named one, if it fits, else the only one that does."""
+    if network:
+        # A file is written for it or for one of the same keys and shapes: the rest of the catalogue need not be tried.
+        near = [source.card.network] if source.card else [network, *look_alikes(network)]
+        named = (each for each in find_candidates(read.tensors, near) if each.network == network)
+        if fitting := next(named, None):
+            return fitting
+    found = identify_source(source, read, file)
+    names = ", ".join(each.network for each in found.candidates)
+    if network:
+        raise DataError(f"{file} does not fit {network}; it fits {names}")
+    if found.certain is None:
+        raise UsageError(f"{file} fits several networks, which are different functions: add --network, one of {names}")
+    return found.certain
 
 
 def _ask(model: Network, library: str, read: WeightFile, bgr: bool) -> tuple[str, float | None, list[str]]:

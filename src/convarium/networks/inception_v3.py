@@ -36,8 +36,8 @@ FIG_10: Figure = ((1, HALVE), (1, 3, HALVE), (MAXIMUM,))
 REDUCTION_6A: Figure = ((HALVE,), (1, 3, HALVE), (MAXIMUM,))
 REDUCTION_7A: Figure = ((1, HALVE), (1, (1, 7), (7, 1), HALVE), (MAXIMUM,))
 
-# The authors' initialisation is for RMSProp, whose steps are as long whatever the gradient. Over all weights its variance
-# is six times He's, and the larger a weight before batch norm, the less a step of SGD turns it.
+# The authors' initialisation is for RMSProp, whose steps are as long whatever the gradient. Over all weights its
+# variance is six times He's, and the larger a weight before batch norm, the less a step of SGD turns it.
 STEP_SCALE = 6.0
 
 # Plain convolutions: channels, kernel, stride, padding; None: a 3x3/2 maximum.
