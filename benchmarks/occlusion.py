@@ -10,13 +10,13 @@ import torch
 from torch import Tensor
 
 from convarium import create_model
-from convarium.evaluation.benchmark import spread
 from convarium.evaluation.latency import in_turns, on_threads
 from convarium.evaluation.machine import this_machine
 from convarium.explanation import occlusion
 from convarium.explanation.occlusion import occluded_logits, places
 from convarium.explanation.windows import share
 from convarium.network import Network
+from convarium.speed.modes import spread
 
 NETWORKS = ["resnet18", "vgg11_bn", "googlenet", "mobilenet_v1_025"]
 SIDE, STRIDE = 224, 8

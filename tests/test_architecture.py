@@ -30,6 +30,7 @@ LAYERS = [
     {"lineage", "claims", "exchange"},
     {"training", "explanation", "deploy"},
     {"compression"},
+    {"speed"},
     {"race"},
     {"demo"},
     {"cli"},

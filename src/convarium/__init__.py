@@ -10,7 +10,6 @@ if TYPE_CHECKING:
     from convarium.deploy.export import export as export
     from convarium.deploy.predict import predict as predict
     from convarium.deploy.predictor import Predictor as Predictor
-    from convarium.evaluation.benchmark import benchmark as benchmark
     from convarium.evaluation.evaluate import evaluate as evaluate
     from convarium.explanation.explain import explain as explain
     from convarium.lineage.compare import compare as compare
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from convarium.networks import create_model as create_model
     from convarium.networks import list_models as list_models
     from convarium.runs import load_run as load_run
+    from convarium.speed.benchmark import benchmark as benchmark
     from convarium.surgery import insert_attention as insert_attention
     from convarium.surgery import to_fully_convolutional as to_fully_convolutional
     from convarium.training.train import train as train
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 # Public names and where they live; imported on first use, so that `import convarium` costs nothing.
 _PUBLIC = {
     "Predictor": "deploy.predictor",
-    "benchmark": "evaluation.benchmark",
+    "benchmark": "speed.benchmark",
     "compare": "lineage.compare",
     "create_model": "networks",
     "describe": "anatomy.describe",

@@ -36,7 +36,7 @@ VERBS: dict[str, tuple[str, str]] = {
     "train": ("convarium.training.train:train", "train a network on images"),
     "race": ("convarium.race.race:race", "which network to use for your images"),
     "evaluate": ("convarium.evaluation.evaluate:evaluate", "judge a trained run on a data set"),
-    "benchmark": ("convarium.evaluation.benchmark:benchmark", "how fast networks are on this machine"),
+    "benchmark": ("convarium.speed.benchmark:benchmark", "how fast networks are on this machine"),
     "explain": ("convarium.explanation.explain:explain", "draw what a trained run looks at"),
     "compress": ("convarium.compression.compress:compress", "as small and quick as a budget of errors allows"),
     "export": ("convarium.deploy.export:export", "write a run as one file that runs without this project"),

@@ -17,6 +17,8 @@ from convarium.deploy.parity import Logits
 from convarium.errors import UsageError, check_choice, require
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from convarium.runs import Run
 
 ROUNDS, SECONDS = 9, 0.4  # of timing
@@ -154,13 +156,13 @@ def _open_torch(path: Path, threads: int | None) -> Opened:
     return Opened(run_logits(run), run.class_names, run.preprocessing, "torch", count)
 
 
-def run_logits(run: Run) -> Logits:
-    """A loaded run's network with its preprocessing, in torch."""
+def run_logits(run: Run, made: Callable[[nn.Module], nn.Module] = lambda network: network) -> Logits:
+    """A loaded run's network with its preprocessing, in torch, or what is ``made`` of it."""
     import torch
 
     from convarium.data.resize import Preprocess
 
-    network = torch.nn.Sequential(Preprocess(run.preprocessing), run.model)
+    network = made(torch.nn.Sequential(Preprocess(run.preprocessing), run.model))
 
     def logits(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():

@@ -46,7 +46,7 @@ def _processor() -> str:
 
 @dataclass(frozen=True)
 class Product:
-    """The product of two square float32 matrices, ``side**3`` multiply-adds, by one of torch's libraries."""
+    """The product of two square matrices, ``side**3`` multiply-adds, by one of torch's libraries."""
 
     side: int
     library: str
@@ -56,7 +56,7 @@ class Product:
 def quickest_product(
     device: torch.device,
     clock: Callable[[], float] = time.perf_counter,
-    makers: Sequence[Callable[[int, torch.device], Product | None]] | None = None,
+    makers: Sequence[Callable[[int, torch.device], Product | None]] = (),
 ) -> Product:
     """Of the products that take less than about a quarter of a second, the one of most multiply-adds per second.
 
@@ -64,7 +64,7 @@ def quickest_product(
     ``torch.mm`` a BLAS, which on some processors leaves half of the arithmetic units idle.
     """
     rates: dict[Product, float] = {}
-    for make in makers or (by_mm, by_onednn):
+    for make in makers or FLOAT32_PRODUCTS:
         for side in SIDES:
             product = make(side, device)
             if product is None:
@@ -108,6 +108,37 @@ def by_onednn(side: int, device: torch.device) -> Product | None:
             linear(left, right)
 
     return Product(side, "oneDNN", multiply)
+
+
+def by_int_mm(side: int, device: torch.device) -> Product | None:
+    """Of eight-bit integers."""
+    import torch
+
+    if device.type != "cpu":
+        return None
+    left, right = (torch.randint(-128, 128, (side, side), dtype=torch.int8) for _ in range(2))
+    return Product(side, "torch._int_mm", lambda: torch._int_mm(left, right))
+
+
+def by_onednn_int8(side: int, device: torch.device) -> Product | None:
+    """Of eight-bit integers, rounded to eight bits again: as in a quantised network."""
+    import torch
+
+    if device.type != "cpu" or not hasattr(torch.ops.onednn, "qlinear_prepack"):
+        return None
+    left = torch.randint(0, 256, (side, side), dtype=torch.uint8)
+    right = torch.ops.onednn.qlinear_prepack(torch.randint(-128, 128, (side, side), dtype=torch.int8), [side, side])
+    scales, zeros = torch.full((side,), 0.01), torch.zeros(side, dtype=torch.int64)
+
+    def multiply() -> None:
+        torch.ops.onednn.qlinear_pointwise(
+            left, 0.01, 0, right, scales, zeros, None, 1.0, 0, torch.uint8, "none", [], ""
+        )
+
+    return Product(side, "oneDNN", multiply)
+
+
+FLOAT32_PRODUCTS, INT8_PRODUCTS = (by_mm, by_onednn), (by_int_mm, by_onednn_int8)
 
 
 def wait_for(device: torch.device) -> None:

@@ -1,4 +1,4 @@
-"""``benchmark``: how fast networks are on this machine, in turns, beside the fastest it multiplies matrices."""
+"""Networks in torch, forward, and forward and backward, beside the fastest that the machine multiplies matrices."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from convarium.errors import ConvariumError, UsageError
-from convarium.evaluation.machine import Machine, quickest_product, same_precision, this_machine, wait_for
+from convarium.evaluation.machine import Machine, quickest_product, this_machine, wait_for
 
 if TYPE_CHECKING:
     import torch
@@ -96,52 +96,6 @@ class Subject:
         return self.described.macs if mode == FORWARD else 3 * self.described.macs - first
 
 
-def benchmark(
-    networks: list[str],
-    /,
-    *,
-    batch: int = 1,
-    image_size: int | None = None,
-    threads: int | None = None,
-    rounds: int = 25,
-    seconds: float = 60.0,
-) -> Benchmark:
-    """Measure how fast networks are on this machine, forward, and forward and backward with the weights' gradients.
-
-    In every round each network and a matrix product are measured once, one after the other: ratios hold on a busy
-    machine. A GPU is used when torch has one. Inputs are random; loading and preprocessing are not included.
-
-    Args:
-        networks: catalogue names and run folders; latencies are compared with the first one's.
-        batch: images at once.
-        image_size: the side of the images; each network's own when not given.
-        threads: of torch on the CPU; torch's own number when not given.
-        rounds: how many measurements of each.
-        seconds: no new round begins after that time, but three are always made.
-
-    Raises:
-        UsageError: no network, an unknown one, a number out of its range, or images that a network cannot take.
-        DataError: a folder that is no run.
-        ConvariumError: the memory does not hold that batch.
-    """
-    if not networks:
-        raise UsageError("no network to measure: convarium benchmark NAME... (convarium list)")
-    for option, value, least in (
-        ("batch", batch, 1), ("image-size", image_size, 1), ("threads", threads, 1), ("rounds", rounds, 1),
-        ("seconds", seconds, 0),
-    ):  # fmt: skip
-        if value is not None and not value >= least:
-            raise UsageError(f"--{option} must be {least} or more; got {value}")
-
-    import torch
-
-    from convarium.evaluation.latency import on_threads
-
-    subjects = [_open(name, image_size) for name in networks]
-    with on_threads(threads or torch.get_num_threads()), same_precision():
-        return measure(subjects, batch=batch, rounds=rounds, seconds=seconds)
-
-
 def measure(
     subjects: Sequence[Subject],
     *,
@@ -205,7 +159,8 @@ def spread(values: Sequence[float]) -> Spread:
     return Spread(statistics.median(values), tenths[0], tenths[-1])
 
 
-def _open(name: str, image_size: int | None) -> Subject:
+def open_subject(name: str, image_size: int | None) -> Subject:
+    """A catalogue name or a run folder, to be measured in torch."""
     from convarium.anatomy.describe import describe
     from convarium.networks import create_model
     from convarium.runs import find_run

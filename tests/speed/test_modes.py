@@ -16,18 +16,18 @@ from torch.utils.flop_counter import FlopCounterMode
 from convarium import create_model, describe
 from convarium.cli import main
 from convarium.errors import ConvariumError, UsageError
-from convarium.evaluation.benchmark import (
+from convarium.evaluation.latency import in_turns, on_threads
+from convarium.evaluation.machine import SIDES, Product, quickest_product
+from convarium.speed.benchmark import benchmark
+from convarium.speed.modes import (
     FORWARD,
     TRAINING,
     Spread,
     Subject,
-    benchmark,
     measure,
     spread,
     summarise,
 )
-from convarium.evaluation.latency import in_turns, on_threads
-from convarium.evaluation.machine import SIDES, Product, quickest_product
 
 
 class Clock:
