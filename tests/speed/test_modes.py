@@ -16,7 +16,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from convarium import create_model, describe
 from convarium.cli import main
 from convarium.errors import ConvariumError, UsageError
-from convarium.evaluation.latency import in_turns, on_threads
+from convarium.evaluation.latency import in_turns, on_threads, one_by_one
 from convarium.evaluation.machine import SIDES, Product, quickest_product
 from convarium.speed.benchmark import benchmark
 from convarium.speed.modes import (
@@ -52,6 +52,30 @@ class Clock:
 
 def in_order(clock, works, **options):
     return in_turns(works, **{"rounds": 3, "seconds": 1e9, "shortest_s": 0.0, **options}, clock=clock)
+
+
+def test_single_calls_are_counted_once_their_turn_has_settled():
+    clock = Clock()
+    works = {"quick": clock.work("q", 0.004), "slow": clock.work("s", 0.05)}
+    times = one_by_one(works, rounds=3, seconds=1e9, clock=clock)
+    assert times["slow"] == pytest.approx([0.05] * 3)  # each is a turn by itself
+    # 8 calls fill 30 ms; those that begin at 0, 4 and 8 ms do not count.
+    assert times["quick"] == pytest.approx([0.004] * 15)
+    assert "".join(clock.log) == 2 * 8 * "q" + 2 * "s" + 3 * (8 * "q" + "s")
+
+
+def test_what_troubles_the_first_calls_of_a_turn_is_not_seen():
+    clock, spinning = Clock(), [0.0]
+
+    def troubled():
+        clock.now += 0.004 if clock.now < spinning[0] else 0.002
+
+    def other():
+        clock.now += 0.04
+        spinning[0] = clock.now + 0.009  # its threads wait for more work as long
+
+    times = one_by_one({"troubled": troubled, "other": other}, rounds=4, seconds=1e9, clock=clock)
+    assert times["troubled"] == pytest.approx([0.002] * len(times["troubled"])) and len(times["troubled"]) >= 4
 
 
 def test_every_round_measures_each_once_in_turn():

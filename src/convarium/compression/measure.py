@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,12 +20,13 @@ from convarium.compression.trials import BACKENDS, parts
 from convarium.console import counting, stderr
 from convarium.data.datasets import Dataset
 from convarium.deploy.runtimes import run_logits
-from convarium.evaluation.latency import in_turns
+from convarium.evaluation.latency import Work, in_turns, one_by_one
 from convarium.evaluation.statistics import error_interval_percent, paired_test
 from convarium.runs import WEIGHTS, load_run
 
-SINGLES, SINGLES_S = 400, 30.0  # calls with one image, of each, and seconds for all
+SINGLES, SINGLES_S = 60, 30.0  # rounds with one image, and seconds for all
 BATCHES, BATCHES_S = 25, 20.0
+SHORTEST_S = 0.02  # of a measurement of a batch
 
 
 class Subject(NamedTuple):
@@ -116,8 +118,11 @@ def measure(plan: SearchPlan, dataset: Dataset, dense: Step, files: Sequence[Fil
 
 def measure_times(networks: dict[str, Logits], images: np.ndarray) -> dict[str, Times]:
     """One image of ``images`` at a time, then all of them at once, all networks in turns."""
-    singles = _in_turns(networks, images[:1], SINGLES, SINGLES_S, "measuring latency")
-    batches = _in_turns(networks, images, BATCHES, BATCHES_S, "measuring throughput")
+    singles_of, batches_of = (_works(networks, each) for each in (images[:1], images))
+    with counting("measuring latency", (SINGLES + 1) * len(networks)) as tick:
+        singles = one_by_one(singles_of, rounds=SINGLES, seconds=SINGLES_S, tick=tick)
+    with counting("measuring throughput", (BATCHES + 1) * len(networks)) as tick:
+        batches = in_turns(batches_of, rounds=BATCHES, seconds=BATCHES_S, shortest_s=SHORTEST_S, tick=tick)
     return {
         label: Times(
             1000 * statistics.median(taken),
@@ -128,17 +133,8 @@ def measure_times(networks: dict[str, Logits], images: np.ndarray) -> dict[str, 
     }
 
 
-def _in_turns(
-    networks: dict[str, Logits], images: np.ndarray, rounds: int, seconds: float, what: str
-) -> dict[str, list[float]]:
-    """Seconds of single calls: of repeated ones the slowest would be hidden in a mean."""
-
-    def work(network: Logits) -> Callable[[], object]:
-        return lambda: network(images)
-
-    works = {label: work(network) for label, network in networks.items()}
-    with counting(what, (rounds + 1) * len(works)) as tick:
-        return in_turns(works, rounds=rounds, seconds=seconds, shortest_s=0.0, tick=tick)
+def _works(networks: dict[str, Logits], images: np.ndarray) -> dict[str, Work]:
+    return {label: partial(network, images) for label, network in networks.items()}
 
 
 def _bytes(subject: Subject) -> int:

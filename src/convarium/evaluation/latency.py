@@ -7,6 +7,7 @@ import statistics
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
@@ -18,6 +19,8 @@ Key = TypeVar("Key", bound=Hashable)
 Work = Callable[[], object]
 
 LEAST_ROUNDS = 3
+BURST_S, SETTLED_S = 0.03, 0.01
+WARM_UPS = 2  # of each piece of work, uncounted
 
 
 def in_turns(
@@ -47,7 +50,7 @@ def in_turns(
     """
     began, done = clock(), 0
     repeats: dict[Key, int] = {}
-    for key, work in works.items():
+    for key, work in works.items():  # as often as WARM_UPS
         work()
         repeats[key] = max(1, math.ceil(shortest_s / max(_timed(work, 1, clock), 1e-7)))
         tick(done := done + 1)
@@ -59,6 +62,38 @@ def in_turns(
             times[key].append(_timed(work, repeats[key], clock))
             tick(done := done + 1)
     return times
+
+
+def one_by_one(
+    works: Mapping[Key, Work],
+    *,
+    rounds: int,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
+    tick: Callable[[int], None] = lambda done: None,
+) -> dict[Key, list[float]]:
+    """Seconds of single calls, for percentiles: of repeated ones the slowest would be hidden in a mean.
+
+    In its turn a piece of work is called for :data:`BURST_S`. Calls that begin in the first :data:`SETTLED_S` of those
+    are not counted, unless they alone take as long: the threads of the runtime before still wait for work there, and
+    keep a core from this one. The rest is as for :func:`in_turns`.
+    """
+    bursts: dict[Key, list[list[float]]] = {key: [] for key in works}
+
+    def burst(key: Key) -> None:
+        counted: list[float] = []
+        began = now = clock()
+        while now - began < BURST_S:
+            works[key]()
+            done = clock()
+            if max(now - began, done - now) >= SETTLED_S:
+                counted.append(done - now)
+            now = done
+        bursts[key].append(counted)
+
+    turns = {key: partial(burst, key) for key in works}
+    in_turns(turns, rounds=rounds, seconds=seconds, shortest_s=0.0, clock=clock, tick=tick)
+    return {key: [taken for counted in own[WARM_UPS:] for taken in counted] for key, own in bursts.items()}
 
 
 def _timed(work: Work, repeats: int, clock: Callable[[], float]) -> float:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -16,7 +15,7 @@ import numpy as np
 from convarium.console import counting
 from convarium.data.datasets import check_classes
 from convarium.deploy.runtimes import cores
-from convarium.evaluation.latency import in_turns, on_threads
+from convarium.evaluation.latency import in_turns, on_threads, one_by_one
 from convarium.evaluation.machine import INT8_PRODUCTS, Machine, Product, quickest_product, this_machine
 from convarium.runs import WEIGHTS
 from convarium.speed.variants import FLOAT32, INT8, Variant, choose_runtimes, find_variants
@@ -25,8 +24,6 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from convarium.data.datasets import Dataset
-
-SINGLES = 8  # images in a row, each timed: the first after another network finds nothing of its own in the caches
 
 
 @dataclass(frozen=True)
@@ -143,21 +140,11 @@ def _measure(
     return RuntimeBenchmark(this_machine(device), torch.get_num_threads(), batch, len(together[FLOAT32]), limits, rows)
 
 
-def _single_times(variants: Sequence[Variant], rounds: int, seconds: float) -> list[list[float]]:
-    """Seconds of single images. Each is timed by itself: of a mean over several the slowest would not be seen."""
-    taken: list[list[float]] = [[] for _ in variants]
-
-    def some(place: int) -> None:
-        image = _images(variants[place], 1)
-        for _ in range(SINGLES):
-            began = time.perf_counter()
-            variants[place].logits(image)
-            taken[place].append(time.perf_counter() - began)
-
+def _single_times(variants: Sequence[Variant], rounds: int, seconds: float) -> dict[int, list[float]]:
+    """Seconds of single images by the variant's place."""
+    works = {place: partial(variant.logits, _images(variant, 1)) for place, variant in enumerate(variants)}
     with counting("measuring latency", (rounds + 1) * len(variants)) as tick:
-        works = {place: partial(some, place) for place in range(len(variants))}
-        in_turns(works, rounds=rounds, seconds=seconds, shortest_s=0.0, tick=tick)
-    return [own[2 * SINGLES :] for own in taken]  # what is done beforehand does not count
+        return one_by_one(works, rounds=rounds, seconds=seconds, tick=tick)
 
 
 def _batch_times(
