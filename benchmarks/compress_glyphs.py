@@ -23,7 +23,7 @@ from convarium.compression.cutting import cost_of
 from convarium.compression.measure import measure_times, open_source
 from convarium.compression.search_plan import PLAN, read_plan
 from convarium.data.datasets import open_dataset
-from convarium.deploy.runtimes import cores
+from convarium.deploy.runtimes import cores, open_quickest
 from convarium.evaluation.predictions import predictions
 from convarium.runs import CONFIG, REPORT, Run, load_run, save_run
 from convarium.surgery import write_plan
@@ -112,13 +112,14 @@ def compress_cells(dense: Path, data: str, folder: Path, epochs: int) -> dict[st
 
 
 def time_cells(dense: Path, data: str, folder: Path, epochs: int) -> dict[str, float]:
-    """How many times as quick the cut network in int8 is; torch has one thread or all, whichever is quicker."""
+    """How many times as quick the cut network in int8 is. All have one thread or all, whichever is quicker: files as
+    ``Predictor`` measures it, torch by trying both."""
     found = compressed(dense, data, folder / dense.name, epochs)
     files = {(each["name"], each["form"]): Path(each["file"]) for each in found["points"]}
     networks = {
         "torch": open_source("torch", dense),
-        "float": open_source(found["runtime"], files["dense", "float"]),
-        "int8": open_source(found["runtime"], files[CUT, "int8"]),
+        "float": open_quickest(files["dense", "float"], found["runtime"], None).logits,
+        "int8": open_quickest(files[CUT, "int8"], found["runtime"], None).logits,
     }
     size = load_run(dense).preprocessing.size
     images = np.zeros((found["batch"], size, size, load_run(dense).preprocessing.channels), np.uint8)
@@ -199,7 +200,7 @@ HEADING = """# compress on glyphs: {network}
 `benchmarks/glyphs.py`. Top-1 error in per cent of 5,200 test images. compress cuts once by the L1 norm, alike in all
 layers, with {epochs} epochs of the dense run's recipe after it under the dense run as teacher; Torch-Pruning cuts once
 by the L1 norm, alike in the layers that it can follow, with as many epochs of the same recipe, without a teacher. Times
-are medians, all in turns on {cores} cores of a busy machine; torch has one thread or all, whichever is quicker.
+are medians, all in turns on {cores} cores, with one thread or all, whichever is quicker.
 """
 
 
