@@ -30,7 +30,7 @@ OPTIONS = dict(epochs=1, steps="0.6,0.3", max_drop=100.0, runtime="onnxruntime",
 def few_measurements():
     """Enough to be measured at all."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(measure, "SINGLES", 10)
+        patch.setattr(measure, "SINGLES", 3)
         patch.setattr(measure, "BATCHES", 3)
         yield
 
@@ -73,7 +73,11 @@ def test_it_ends_in_measured_points_and_a_chosen_file(run, data, ended):
 
 def test_training_again_has_the_whole_learning_rate_of_the_run(run, data):
     """Renda et al., ICLR 2020: rewinding the rate keeps more accuracy than going on at the low one it ended with."""
-    given = {**dict.fromkeys(("target", "importance", "scheme")), **OPTIONS, "steps": [0.6]}
+    given = {
+        **dict.fromkeys(("target", "importance", "scheme", "without_gates", "low_rank")),
+        **OPTIONS,
+        "steps": [0.6],
+    }
     plan, dense = make_plan(load_run(run), open_dataset(str(data)), str(data), given), read_recipe(run / RECIPE)[0]
     assert plan.recipe["learning_rate"] == dense.learning_rate and plan.recipe["schedule"] == dense.schedule
     assert 0 < plan.recipe["distill_weight"] < 1

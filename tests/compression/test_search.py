@@ -1,12 +1,16 @@
 """What a search decides, on made-up points: the front, what is chosen, what is said of it."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from convarium.compression import search
 from convarium.compression.choice import cautions, choose, mark_front, tell
 from convarium.compression.result import Point
-from convarium.compression.search import Step, within_budget
-from convarium.compression.search_plan import read_steps
+from convarium.compression.search import Step, walk, within_budget
+from convarium.compression.search_plan import SearchPlan, read_steps
 from convarium.errors import UsageError
 from convarium.evaluation.statistics import paired_test
 
@@ -116,3 +120,46 @@ def test_steps_fall_between_one_and_nothing():
     for text in ("", "half", "1,0.5", "0.3,0.6", "0.5,0.5", "0.5,0", "nan", "0.5;0.3"):
         with pytest.raises(UsageError, match="parts of the network that are left"):
             read_steps(text)
+
+
+# -- the walk ------------------------------------------------------------------------------------------------------
+
+
+def made_up_walk(folder, monkeypatch, *, halfway, limit):
+    """The steps of a walk in which networks err by 10 % until less than ``limit`` of them is left, then by 12 %; and
+    what was cut, from what, to which part."""
+    cuts = []
+
+    def cut(plan, dataset, source, output, number, part):
+        cuts.append((source.name, output.name, round(part, 4)))
+
+    def fine_tune(plan, pruned, output):
+        output.mkdir()
+        error = 10.0 if cuts[-1][2] >= limit else 12.0
+        (output / "evaluation.json").write_text(json.dumps({"top1_error_percent": error}))
+        (output / "report.html").write_text("")
+
+    monkeypatch.setattr(search, "_cut", cut)
+    monkeypatch.setattr(search, "_fine_tune", fine_tune)
+    plan = SearchPlan(
+        run="dense", run_hash="", data="", data_hash="", max_drop=0.5, target="macs", steps=[0.64, 0.36, 0.16, 0.09],
+        importance="l1", scheme="uniform", runtime="openvino", samples=1, batch=1, epochs=1, recipe={}, halfway=halfway,
+    )  # fmt: skip
+    return walk(plan, None, Path(folder), 10.0), cuts
+
+
+@pytest.mark.parametrize("halfway", [False, True])
+def test_a_step_over_the_budget_is_the_last_or_is_followed_by_one_between(tmp_path, monkeypatch, halfway):
+    steps, cuts = made_up_walk(tmp_path, monkeypatch, halfway=halfway, limit=0.2)
+    assert cuts[:3] == [("dense", "cut-1", 0.64), ("step-1", "cut-2", 0.36), ("step-2", "cut-3", 0.16)]
+    assert cuts[3:] == ([("step-2", "cut-4", 0.24)] if halfway else [])  # the root of 0.36 and 0.16
+    names = ["dense", "step-1", "step-2", *(["step-4"] if halfway else []), "step-3"]  # the larger first
+    assert [step.name for step in steps] == names
+    assert within_budget(steps, 0.5)[-1].name == ("step-4" if halfway else "step-2")
+    again, more = made_up_walk(tmp_path, monkeypatch, halfway=halfway, limit=0.2)
+    assert again == steps and not more  # what is done is kept
+
+
+def test_a_walk_within_the_budget_goes_to_its_end(tmp_path, monkeypatch):
+    steps, cuts = made_up_walk(tmp_path, monkeypatch, halfway=True, limit=0.0)
+    assert [step.name for step in steps] == ["dense", "step-1", "step-2", "step-3", "step-4"] and len(cuts) == 4

@@ -47,6 +47,8 @@ def compress(
     epochs: int | None = None,
     importance: Importance | None = None,
     scheme: Scheme | None = None,
+    without_gates: str | None = None,
+    low_rank: float | None = None,
     runtime: Runtime | None = None,
     samples: int | None = None,
     batch: int | None = None,
@@ -68,12 +70,16 @@ def compress(
         target: what is to be least: latency (of one image), macs, params or size (of the file); latency when not given.
         output: the search's folder; compressed/<run> when not given.
         steps: the part of the multiply-adds (of the parameters, for params and size) that is left after each step, such
-            as "0.6,0.35,0.2"; 0.6 times those of the step before when not given.
+            as "0.6,0.35,0.2"; when not given, 0.6 times those of the step before, and after one that is over the budget
+            one half-way to it.
         epochs: of training after each step; half of the run's own when not given.
         importance: which channels go first: those of the smallest l1 or l2 norm of the weights, nearest to the others
-            (median), of the smallest gain of batch norm (norm), or that change the loss least (taylor); l1 when not
-            given.
+            (median), of the smallest gain of batch norm (norm), that change the loss least (taylor), or that gates let
+            through least of (gates); l1 when not given.
         scheme: uniform takes from all layers alike, global what matters least anywhere; uniform when not given.
+        without_gates: stages whose gates are taken out before the first step, such as "conv5_x", or "all".
+        low_rank: before the first step every dense layer of the head becomes two, which keep this part of its energy,
+            such as 0.9, where that makes it smaller.
         runtime: openvino or onnxruntime; the first of them that is installed when not given.
         samples: training images that int8 takes its ranges from; 300 when not given.
         batch: images at once for the throughput; 32 when not given.
@@ -91,7 +97,8 @@ def compress(
         raise UsageError("--resume goes on with a search and --overwrite replaces it: give one of them")
     given = dict(
         max_drop=max_drop, target=target, steps=steps and read_steps(steps), epochs=epochs, importance=importance,
-        scheme=scheme, runtime=runtime, samples=samples, batch=batch, threads=threads,
+        scheme=scheme, without_gates=without_gates, low_rank=low_rank, runtime=runtime, samples=samples, batch=batch,
+        threads=threads,
     )  # fmt: skip
     _check(given)
     run, data = Path(run), str(data)
@@ -122,7 +129,8 @@ def _check(given: dict[str, Any]) -> None:
     for name, choices in (("target", Target), ("importance", Importance), ("scheme", Scheme), ("runtime", Runtime)):
         if given[name] is not None:
             check_choice(f"--{name}", given[name], get_args(choices))
-    for name, least, most in (("max_drop", 0, 100), ("samples", 1, 10**6), ("batch", 1, 10**4)):
+    limits = (("max_drop", 0, 100), ("samples", 1, 10**6), ("batch", 1, 10**4), ("low_rank", 0.01, 1))
+    for name, least, most in limits:
         if given[name] is not None and not least <= given[name] <= most:
             raise UsageError(f"--{name.replace('_', '-')} must be {least} to {most}; got {given[name]}")
     check_options({name: given[name] for name in ("epochs", "threads")})

@@ -1,4 +1,4 @@
-"""The walk of a search: cut a part, train what is left, look at the error, go on; then int8 of the best few.
+"""The walk of a search: cut a part, train what is left, look at the error, go on or go back; then int8 of the best few.
 
 Each step cuts the network of the step before, once it has been trained again: cutting a little and training in turns
 loses less than cutting much at once (S. Han et al., "Learning both Weights and Connections", NIPS 2015, Section 3.4).
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convarium.atomic import make_folder, write_text
-from convarium.compression.cutting import cost_of, prune_run
+from convarium.compression.cutting import cost_of, prune_run, take_out
 from convarium.compression.search_plan import FILES, SearchPlan, cut_folder, step_folder
 from convarium.console import short, stderr
 from convarium.runs import CONFIG, EVALUATION, RECIPE, REPORT, load_run, save_run
@@ -48,23 +48,37 @@ def walk(plan: SearchPlan, dataset: Dataset, folder: Path, dense_error_percent: 
         Diverged: a fine-tuning that went wrong.
     """
     steps = [Step(0, Path(plan.run), dense_error_percent)]
-    for number in range(1, len(plan.steps) + 1):
-        run = step_folder(folder, number)
-        if not (run / REPORT).is_file():  # the last that a training writes
-            _cut(plan, dataset, steps[-1].run, cut_folder(folder, number), number)
-            _fine_tune(plan, cut_folder(folder, number), run)
-        steps.append(Step(number, run, read_val_error(run)))
-        drop = steps[-1].val_error_percent - dense_error_percent
-        stderr().print(f"step {number}: {drop:+.2f} points of error on the validation images")
-        if drop > plan.max_drop:
+    parts = [1.0, *plan.steps]
+    for number, part in enumerate(plan.steps, 1):
+        steps.append(_step(plan, dataset, folder, number, part, source=steps[-1]))
+        if _drop(steps[-1], steps[0]) > plan.max_drop:
+            if plan.halfway:
+                between = (parts[number - 1] * part) ** 0.5
+                steps.insert(-1, _step(plan, dataset, folder, number + 1, between, source=steps[-2]))
             break
     return steps
+
+
+def _step(plan: SearchPlan, dataset: Dataset, folder: Path, number: int, part: float, source: Step) -> Step:
+    """Cut the network of ``source`` to ``part`` of the dense one's cost and train it, if that is not done yet."""
+    run = step_folder(folder, number)
+    if not (run / REPORT).is_file():  # the last that a training writes
+        _cut(plan, dataset, source.run, cut_folder(folder, number), number, part)
+        _fine_tune(plan, cut_folder(folder, number), run)
+    step = Step(number, run, read_val_error(run))
+    stderr().print(f"step {number}: {step.val_error_percent:.2f} % error on the validation images")
+    return step
+
+
+def _drop(step: Step, dense: Step) -> float:
+    """Points of error on the validation images."""
+    return step.val_error_percent - dense.val_error_percent
 
 
 def within_budget(steps: Sequence[Step], max_drop: float) -> list[Step]:
     """Those that int8 is tried on: the dense network, and the smallest few that cost no more than allowed."""
     dense, *pruned = steps
-    allowed = [step for step in pruned if step.val_error_percent - dense.val_error_percent <= max_drop]
+    allowed = [step for step in pruned if _drop(step, dense) <= max_drop]
     return [dense, *allowed[-FEW:]]
 
 
@@ -76,17 +90,15 @@ def read_val_error(run: Path) -> float:
 # -- cutting and training -------------------------------------------------------------------------------------------
 
 
-def _cut(plan: SearchPlan, dataset: Dataset, source: Path, output: Path, number: int) -> None:
+def _cut(plan: SearchPlan, dataset: Dataset, source: Path, output: Path, number: int, part: float) -> None:
     if (output / CONFIG).is_file():  # the last that is written of a run
         return
     dense, run = load_run(plan.run), load_run(source)
-    part = plan.steps[number - 1]
-    at_most = part * cost_of(dense, plan.goal)
-    prune_run(run, plan.goal, at_most, plan.scheme, plan.importance, dataset)
+    if number == 1:
+        take_out(run, plan.without_gates, plan.low_rank)
+    prune_run(run, plan.goal, part * cost_of(dense, plan.goal), plan.scheme, plan.importance, dataset)
     left = cost_of(run, plan.goal)
-    stderr().print(
-        f"\nstep {number} of {len(plan.steps)} at most: {short(left)} {plan.goal}, {part:g} of the dense network's"
-    )
+    stderr().print(f"\nstep {number}: {short(left)} {plan.goal} at most, {part:.3g} of the dense network's")
     make_folder(output)
     save_run(
         output, run.model, run.preprocessing, run.class_names, data=dense.own["data"], threads=dense.own["threads"]
@@ -135,7 +147,7 @@ def write_files(
             export(step.run, output=path)
         files.append(File(step, "float", path, []))
         if step in chosen:
-            left = plan.max_drop - (step.val_error_percent - steps[0].val_error_percent)
+            left = plan.max_drop - _drop(step, steps[0])
             said = _quantise(plan, dataset, folder / FILES, step, left)
             if said["path"]:
                 files.append(File(step, "int8", folder / FILES / said["path"], said["in_float"]))

@@ -17,7 +17,7 @@ from convarium.errors import DataError, UsageError
 from convarium.runs import check_job
 
 Target = Literal["latency", "macs", "params", "size"]
-Importance = Literal["l1", "l2", "median", "norm", "taylor"]
+Importance = Literal["l1", "l2", "median", "norm", "taylor", "gates"]
 Scheme = Literal["uniform", "global"]
 Runtime = Literal["openvino", "onnxruntime"]
 
@@ -43,6 +43,8 @@ class SearchPlan:
         batch: images at once, for the throughput.
         epochs: of fine-tuning after each step.
         recipe: further options of ``train``.
+        halfway: whether a step that is over the budget is followed by one between it and the step before.
+        without_gates, low_rank: what goes before the first step (:func:`convarium.compression.cutting.take_out`).
     """
 
     run: str
@@ -59,6 +61,9 @@ class SearchPlan:
     batch: int
     epochs: int
     recipe: dict[str, Any]
+    halfway: bool = False
+    without_gates: str = ""
+    low_rank: float = 0.0
 
     @property
     def goal(self) -> str:

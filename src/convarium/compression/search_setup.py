@@ -46,8 +46,11 @@ def make_plan(run: Run, dataset: Dataset, data: str, given: dict[str, Any]) -> S
         batch=given["batch"] or BATCH,
         epochs=given["epochs"] or max(1, round(EPOCHS_PART * usual.epochs)),
         recipe=_fine_tuning(usual, run, given["threads"]),
+        halfway=not given["steps"],
+        without_gates=given["without_gates"] or "",
+        low_rank=given["low_rank"] or 0.0,
     )
-    count = reachable_steps(run, plan.steps, plan.goal, plan.scheme, plan.importance)
+    count = reachable_steps(run, plan.steps, plan.goal, plan.scheme, plan.importance, plan.without_gates, plan.low_rank)
     if given["steps"] and count < len(plan.steps):
         raise UsageError(
             f"--steps {plan.steps[count]:g} is below what {run.path} can have: {plan.steps[count - 1]:g} of its "
