@@ -42,7 +42,8 @@ class Recipe:
     ``teacher`` are the runs it learns from ("": none), at a ``temperature`` and with a ``distill_weight`` in the loss;
     ``clip_norm`` is the largest norm of the whole gradient (0: any); ``ema`` the decay of the weights' moving average
     (0: none); ``warmup_epochs`` of rising learning rate; ``snapshots`` the epochs after which weights are
-    kept ("": none); ``threads`` of one operation (0: yet to be measured).
+    kept ("": none); ``int8`` rounds what is multiplied to eight bits; ``threads`` of one operation (0: yet to be
+    measured).
     """
 
     model: str
@@ -72,6 +73,7 @@ class Recipe:
     teacher: str = ""
     temperature: Annotated[float, Between(0.1, 1000)] = 4.0
     distill_weight: Annotated[float, Between(0, 1)] = 0.9
+    int8: bool = False
     seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     threads: Annotated[int, Between(0, 1024)] = 0
 
@@ -82,7 +84,8 @@ LIMITS: dict[str, Between] = {
     if hasattr(hint, "__metadata__")
 }
 LATER = {  # what older recipes lack
-    *("weights", "freeze", "stage_lr_decay", "in_chans", "snapshots", "teacher", "temperature", "distill_weight")
+    *("weights", "freeze", "stage_lr_decay", "in_chans", "snapshots"),
+    *("teacher", "temperature", "distill_weight", "int8"),
 }
 
 

@@ -5,6 +5,7 @@ import os
 import shutil
 import signal
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +13,10 @@ import pytest
 import torch
 
 from convarium.cli import main
-from convarium.compression import measure
+from convarium.compression import measure, trials
+from convarium.compression import quantise as quantising
 from convarium.compression.compress import compress
+from convarium.compression.quantised import OverBudget
 from convarium.compression.result import BudgetNotMet
 from convarium.compression.search_setup import make_plan
 from convarium.console import stdout
@@ -232,3 +235,34 @@ def test_a_search_keeps_its_options_and_its_inputs(run, data, ended, images, cap
 
 def test_not_met_is_a_gate():
     assert BudgetNotMet.exit_code == 4
+
+
+@pytest.mark.long
+def test_what_int8_costs_too_much_of_is_taught_int8(run, data, tmp_path, monkeypatch):
+    """As if the first try of each network had cost too much: no image data makes that of a real one for sure."""
+    tried, quantise = [], quantising.quantise
+
+    def costly(found, dataset, **options):
+        tried.append(found.path.name)
+        result = quantise(found, dataset, **options)
+        if found.path.name.startswith("taught"):
+            return result
+        for part in trials.parts(options["output"]):
+            part.unlink()
+        raise OverBudget(replace(result, path=None))
+
+    monkeypatch.setattr(quantising, "quantise", costly)
+    options = {**OPTIONS, "steps": "0.5", "epochs": 2}
+    ended = compress(run, data=str(data), output=tmp_path / "search", **options)
+    assert tried == [run.name, "taught-0", "step-1", "taught-1"]
+    int8 = [each for each in ended.points if each.form == "int8"]
+    assert [(each.label, Path(each.run).name) for each in int8] == [
+        ("dense int8", "taught-0"), ("step-1 int8", "taught-1"),
+    ]  # fmt: skip
+    recipe = read_recipe(tmp_path / "search" / "taught-1" / RECIPE)[0]
+    assert recipe.int8 and recipe.teacher == str(run) and recipe.epochs == 1
+    before, after = (load_run(tmp_path / "search" / name).model.plan for name in ("step-1", "taught-1"))
+    assert before == after and before
+    compress(run, data=str(data), output=tmp_path / "search", resume=True)
+    assert len(tried) == 4  # what is done is kept
+    compress(run, data=str(data), output=tmp_path / "search", overwrite=True, **options)  # and may be replaced

@@ -59,9 +59,10 @@ def compress(
     """Make a trained run as small and as quick as a budget of errors allows: prune, train again, and int8.
 
     Step by step channels are cut and what is left is trained again, until the error exceeds the budget; the smallest
-    networks within it are quantised. All are measured beside the dense run, and the best is put into OUTPUT/chosen; no
-    file is there where none keeps to the budget (exit code 4). The validation images choose, and the test images must
-    agree; compress.html and compress.json tell the rest. Every step is a run folder, step-<n>.
+    networks within it are quantised, as a last resort after a training for int8. All are measured beside the dense run,
+    and the best is put into OUTPUT/chosen; no file is there where none keeps to the budget (exit code 4). The
+    validation images choose, and the test images must agree; compress.html and compress.json tell the rest. Every step
+    is a run folder, step-<n>.
 
     Args:
         run: a run folder.

@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING, Any
 
 from convarium.atomic import make_folder, write_text
 from convarium.compression.cutting import cost_of, prune_run, take_out
-from convarium.compression.search_plan import FILES, SearchPlan, cut_folder, step_folder
+from convarium.compression.search_plan import FILES, SearchPlan, cut_folder, step_folder, taught_folder
 from convarium.console import short, stderr
 from convarium.runs import CONFIG, EVALUATION, RECIPE, REPORT, load_run, save_run
 
 if TYPE_CHECKING:
     from convarium.data.datasets import Dataset
 
+TAUGHT_EPOCHS, TAUGHT_RATE = 0.5, 0.1  # of a step's, in training for int8
 FEW = 2  # of the smallest networks within the budget that int8 is tried on, beside the dense one
 
 
@@ -28,12 +29,14 @@ FEW = 2  # of the smallest networks within the budget that int8 is tried on, bes
 class Step:
     """A network on the way: step 0 is the dense run, which is not ours to write into.
 
-    ``val_error_percent`` is the top-1 error on the validation images, by which the walk goes on or ends.
+    ``val_error_percent`` is the top-1 error on the validation images, by which the walk goes on or ends; ``taught``
+    says that it was trained for int8.
     """
 
     number: int
     run: Path
     val_error_percent: float
+    taught: bool = False
 
     @property
     def name(self) -> str:
@@ -147,8 +150,10 @@ def write_files(
             export(step.run, output=path)
         files.append(File(step, "float", path, []))
         if step in chosen:
-            left = plan.max_drop - _drop(step, steps[0])
-            said = _quantise(plan, dataset, folder / FILES, step, left)
+            said = _quantise(plan, dataset, folder / FILES, step, steps[0])
+            if not said["path"]:
+                step = _taught_int8(plan, folder, step)
+                said = _quantise(plan, dataset, folder / FILES, step, steps[0])
             if said["path"]:
                 files.append(File(step, "int8", folder / FILES / said["path"], said["in_float"]))
             else:
@@ -156,8 +161,24 @@ def write_files(
     return files, remarks
 
 
-def _quantise(plan: SearchPlan, dataset: Dataset, folder: Path, step: Step, max_drop: float) -> dict[str, Any]:
-    """What came of it, kept beside the file: ``path`` (``None`` where none was within ``max_drop``), ``in_float`` and a
+def _taught_int8(plan: SearchPlan, folder: Path, step: Step) -> Step:
+    """The last resort: the network of a step trained with its products in eight bits."""
+    from convarium.training.train import train
+
+    run = taught_folder(folder, step.number)
+    if not (run / REPORT).is_file():
+        stderr().print(f"{step.name} is trained for int8")
+        options: dict[str, Any] = {"resume": True}
+        if not (run / RECIPE).is_file():
+            rate = plan.recipe["learning_rate"] * TAUGHT_RATE
+            options = {**plan.recipe, "learning_rate": rate, "epochs": max(1, round(TAUGHT_EPOCHS * plan.epochs))}
+            options |= {"teacher": plan.run, "int8": True}
+        train(plan.data, weights=str(step.run), output=run, **options)
+    return Step(step.number, run, read_val_error(run), taught=True)
+
+
+def _quantise(plan: SearchPlan, dataset: Dataset, folder: Path, step: Step, dense: Step) -> dict[str, Any]:
+    """What came of it, kept beside the file: ``path`` (``None`` where none was within the budget), ``in_float`` and a
     ``sentence``. The validation images judge, so that those that test have no part in any choice."""
     from dataclasses import replace
 
@@ -165,13 +186,15 @@ def _quantise(plan: SearchPlan, dataset: Dataset, folder: Path, step: Step, max_
     from convarium.compression.quantised import OverBudget
     from convarium.compression.trials import BACKENDS
 
-    record = folder / f"{step.name}-int8.json"
+    stem = f"{step.name}-int8" + "-taught" * step.taught
+    record = folder / f"{stem}.json"
     if record.is_file():
         return json.loads(record.read_text(encoding="utf-8"))
     stderr().print(f"{step.name} in int8, for {plan.runtime}")
-    output = folder / f"{step.name}-int8{BACKENDS[plan.runtime].suffix}"
+    output = folder / f"{stem}{BACKENDS[plan.runtime].suffix}"
     without_test = {name: positions for name, positions in dataset.splits.items() if name != "test"}
-    options: dict[str, Any] = dict(backend=plan.runtime, samples=plan.samples, max_drop=min(100.0, max_drop))
+    left = min(100.0, max(0.0, plan.max_drop - _drop(step, dense)))
+    options: dict[str, Any] = dict(backend=plan.runtime, samples=plan.samples, max_drop=left)
     try:
         found = quantise(load_run(step.run), replace(dataset, splits=without_test), output=output, **options)
     except OverBudget as over:

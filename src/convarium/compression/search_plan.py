@@ -1,7 +1,8 @@
 """What a search for a smaller network was asked for: a small file that ``--resume`` goes by, and the folder around it.
 
-The folder holds ``cut-<n>``, the network of step n as it was cut; ``step-<n>``, the same after fine-tuning; ``files``,
-what was exported and quantised; and ``chosen``, the file that was chosen, if one was.
+The folder holds ``cut-<n>``, the network of step n as it was cut; ``step-<n>``, the same after fine-tuning, and, where
+int8 cost too much of it, ``taught-<n>``, trained for int8; ``files``, what was exported and quantised; and ``chosen``,
+the file that was chosen, if one was.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ Runtime = Literal["openvino", "onnxruntime"]
 
 PLAN, RESULT, PAGE = "plan.json", "compress.json", "compress.html"
 FILES, CHOSEN = "files", "chosen"
-OURS = rf"{re.escape(PLAN)}|{re.escape(RESULT)}|{re.escape(PAGE)}|{FILES}|{CHOSEN}|(cut|step)-\d+"
+OURS = rf"{re.escape(PLAN)}|{re.escape(RESULT)}|{re.escape(PAGE)}|{FILES}|{CHOSEN}|(cut|step|taught)-\d+"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,11 @@ def cut_folder(folder: Path, step: int) -> Path:
 
 def step_folder(folder: Path, step: int) -> Path:
     return folder / f"step-{step}"
+
+
+def taught_folder(folder: Path, step: int) -> Path:
+    """Where the network of a step lies that was trained for int8."""
+    return folder / f"taught-{step}"
 
 
 def read_steps(text: str) -> list[float]:

@@ -7,6 +7,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -27,6 +28,7 @@ from convarium.snapshots import save_snapshot
 from convarium.training.auxiliary import WithAuxiliary
 from convarium.training.checkpoint import load_checkpoint, save_checkpoint
 from convarium.training.distil import Teachers, criterion
+from convarium.training.eight_bits import EightBits
 from convarium.training.interrupt import stop_on_signals
 from convarium.training.optimizer import learning_rate, make_average, make_optimizer
 from convarium.training.transfer import freeze_parts
@@ -200,7 +202,8 @@ def _step(
     """Loss, logits and the gradient's norm; the step is taken only when the norm is finite."""
     for group in optimizer.param_groups:
         group["lr"] = group["rate"] * learning_rate(recipe, moment)
-    logits = model(images)
+    with EightBits() if recipe.int8 else nullcontext():
+        logits = model(images)
     loss = model.loss(logits, criterion(labels, soft, recipe))
     optimizer.zero_grad()
     loss.backward()
