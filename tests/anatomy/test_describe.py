@@ -14,7 +14,12 @@ from convarium.errors import UsageError
 from convarium.facts import all_facts
 
 
-@pytest.mark.parametrize("name", list_models())
+EVERY_SIXTH = list_models()[::6]  # in `make check`
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in EVERY_SIXTH else pytest.mark.long) for name in list_models()]
+)
 def test_totals_equal_the_reference_and_the_rows(name):
     described = describe(name)
     counts = all_facts()[name].counts

@@ -18,7 +18,7 @@ from convarium.errors import DataError, UsageError
 from .conftest import NAMES, noise
 
 
-@pytest.fixture(scope="module", params=["small_run", "onnx_file", "ir_file"])
+@pytest.fixture(scope="module", params=["small_run", "onnx_file", pytest.param("ir_file", marks=pytest.mark.long)])
 def predictor(request):
     return Predictor(request.getfixturevalue(request.param), threads=1)
 
@@ -95,7 +95,7 @@ def test_refusals(small_run, tmp_path):
         Predictor(text)
 
 
-@pytest.mark.parametrize("source", ["onnx_file", "ir_file"])
+@pytest.mark.parametrize("source", ["onnx_file", pytest.param("ir_file", marks=pytest.mark.long)])
 def test_an_exported_file_needs_no_torch(source, request, small_run, tmp_path):
     source = request.getfixturevalue(source)
     path = tmp_path / "image.png"

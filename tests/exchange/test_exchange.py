@@ -212,6 +212,7 @@ def test_a_card_makes_the_preprocessing_and_the_classes(networks, tmp_path, monk
         assert torch.equal(network(x), networks["resnet18"](x))
 
 
+@pytest.mark.long
 def test_a_file_of_unknown_origin_is_prepared_for_as_its_librarys_own_are(tmp_path, capsys):
     """Keras' ResNets take blue, green, red of 0 to 255; so does one that says nothing, unless told otherwise."""
     theirs = create_model("resnet50", num_classes=4).eval()

@@ -72,6 +72,7 @@ def saved(run, path, names):
     return path
 
 
+@pytest.mark.long
 def test_a_run_beside_itself_has_not_moved(run, images, tmp_path):
     result = explain(run, [images / "bee" / "000.png"], beside=run, method=METHODS, output=tmp_path)
     heat = [row.heat for row in result.moved if row.heat]

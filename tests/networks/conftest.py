@@ -1,6 +1,6 @@
 """Tests that ask for ``network``, ``on_meta`` or ``each_name`` run on every network of the catalogue: in `make check`
-on the smallest of each file (with weights, only if those are few), in `make test` on all. Those marked ``dear`` run in
-`make test` on the smallest of each file, in `make slow` on all."""
+on the smallest of each file (but for deep ones, and with weights only if those are few), in `make test` on all. Those
+marked ``dear`` run in `make test` on the smallest of each file, in `make slow` on all."""
 
 import pytest
 import torch
@@ -24,6 +24,7 @@ def _smallest_of_each_file() -> set[str]:
 
 
 SMALLEST = _smallest_of_each_file()
+DEEP = {"attention92_cifar", "preact_resnet164_cifar"}  # smallest of their files, and of hundreds of layers
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
@@ -36,7 +37,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         marks = [pytest.mark.xdist_group("large" if _macs(name) > LARGE else name)]
         if dear:
             marks.append(pytest.mark.long if name in SMALLEST else pytest.mark.slow)
-        elif name not in SMALLEST or ("network" in asked and all_facts()[name].counts.params > SMALL):
+        elif name not in SMALLEST - DEEP or ("network" in asked and all_facts()[name].counts.params > SMALL):
             marks.append(pytest.mark.long)
         params.append(pytest.param(name, marks=marks, id=name))
     fixture = asked.pop()

@@ -2,6 +2,7 @@
 
 import copy
 
+import pytest
 import torch
 from torch import nn
 
@@ -12,6 +13,7 @@ from convarium.compression.fold import fold_norms
 ROUNDING = 4
 
 
+@pytest.mark.long
 @torch.no_grad()
 def test_folded_it_is_the_same_function(network, smallest_images):
     network = copy.deepcopy(network)

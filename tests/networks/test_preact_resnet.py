@@ -99,6 +99,7 @@ def test_the_printed_10_2_million_leave_out_the_norms():
 
 
 @pytest.mark.parametrize(("depth", "saved"), [(50, 231_211_008), (101, 231_211_008), (152, 231_211_008)])
+@pytest.mark.long
 def test_the_stride_in_the_3x3_costs_what_it_costs_resnet_v1_5(depth, saved):
     network = on_meta(preact_resnet, depth)
     branch = network.stages.conv3_x[0].residual.branch

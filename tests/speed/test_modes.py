@@ -144,6 +144,7 @@ def test_a_backward_pass_costs_what_torch_counts(name):
     assert subject.macs(FORWARD) == describe(name).macs
 
 
+@pytest.mark.long
 def test_a_measurement_of_networks(lenet):
     """By a clock that moves one second at every look: each measurement takes one, whatever the machine does."""
     ticks = count()
@@ -154,6 +155,7 @@ def test_a_measurement_of_networks(lenet):
     assert {row.ratio.median for row in result.rows} == {1.0}
 
 
+@pytest.mark.long
 def test_the_machines_limit_is_the_quickest_of_torchs_products():
     """By a clock that is told how long each product takes: 1 s by one library, half of it by the other."""
     clock = Clock()
@@ -167,6 +169,7 @@ def test_the_machines_limit_is_the_quickest_of_torchs_products():
     assert quickest_product(torch.device("cpu")).side in SIDES
 
 
+@pytest.mark.long
 def test_a_network_is_left_without_gradients_and_with_its_statistics():
     model = create_model("resnet20_cifar").eval()
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -175,6 +178,7 @@ def test_a_network_is_left_without_gradients_and_with_its_statistics():
     assert all(torch.equal(before[key], value) for key, value in model.state_dict().items())
 
 
+@pytest.mark.long
 def test_on_the_command_line(capsys, run):
     options = ["--rounds", "1", "--threads", "1", "--batch", "2"]
     assert main(["benchmark", "lenet5", str(run), *options]) == 0
@@ -208,6 +212,7 @@ def test_what_cannot_be_measured_is_said_in_one_line(capsys, arguments, code, sa
     assert out == "" and err.count("\n") == 1 and said in err
 
 
+@pytest.mark.long
 def test_other_failures_are_not_taken_for_a_lack_of_memory(lenet, monkeypatch):
     def broken(*_args):
         raise RuntimeError("something else")
@@ -218,6 +223,7 @@ def test_other_failures_are_not_taken_for_a_lack_of_memory(lenet, monkeypatch):
     assert not isinstance(caught.value, ConvariumError | UsageError)
 
 
+@pytest.mark.long
 def test_python_takes_the_same_arguments():
     assert benchmark(["lenet5"], rounds=1, threads=1).threads == 1
 

@@ -70,6 +70,7 @@ def test_a_history_has_each_moment_once(whole, tmp_path):
 
 
 @pytest.mark.parametrize("step", [1, 4])
+@pytest.mark.long
 def test_an_interruption_neither_loses_nor_doubles_one(images, whole, tmp_path, step, monkeypatch, interrupt_at):
     interrupt_at(step)
     output = tmp_path / "run"

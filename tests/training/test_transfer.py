@@ -392,6 +392,7 @@ def test_the_same_seed_gives_the_same_bytes(run, others, tuned, tmp_path):
 
 
 @pytest.mark.parametrize("step", [1, 4])
+@pytest.mark.long
 def test_a_fine_tuning_stopped_at_any_step_goes_on_to_the_same_bytes(
     run, others, tuned, tmp_path, step, monkeypatch, interrupt_at
 ):
