@@ -13,7 +13,6 @@ from convarium.anatomy.trace import trace
 from convarium.errors import UsageError
 from convarium.facts import all_facts
 
-
 EVERY_SIXTH = list_models()[::6]  # in `make check`
 
 
