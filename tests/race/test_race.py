@@ -8,12 +8,13 @@ import xml.etree.ElementTree as ET
 import pytest
 import torch
 
-from convarium import load_run
+from convarium import evaluate, load_run, train
 from convarium.cli import main
 from convarium.console import stdout
 from convarium.data.datasets import open_dataset
-from convarium.errors import Interrupted
+from convarium.errors import DataError, Interrupted, UsageError
 from convarium.race.race import race
+from convarium.runs import save_run
 from convarium.tensors import load_tensors
 
 OPTIONS = dict(models="resnet20_cifar,plain20_cifar", image_size=8, batch_size=16, threads=1, flip=False)
@@ -158,3 +159,53 @@ def test_a_race_keeps_its_options_and_its_data(ended, stripes, draw_folder, tmp_
     other = draw_folder(tmp_path / "other", {"ant": 30, "bee": 30}, size=12)
     assert main(["race", str(other), "--output", str(ended.output), "--resume"]) == 2
     assert "not what the race" in capsys.readouterr().err
+
+
+# -- finished runs beside the candidates ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def entrant(stripes, tmp_path_factory):
+    output = tmp_path_factory.mktemp("entrant") / "mine"
+    train(
+        str(stripes), model="lenet5_modern", output=output, image_size=32, epochs=3, batch_size=8, threads=1, flip=False
+    )
+    return output
+
+
+@pytest.mark.long
+def test_a_finished_run_is_judged_beside_them_as_it_is(stripes, entrant, tmp_path):
+    before = (entrant / "model.safetensors").read_bytes()
+    ended = race(str(stripes), runs=str(entrant), budget="2epochs", output=tmp_path / "race", **OPTIONS)
+    mine = next(each for each in ended.candidates if each.run == entrant)
+    assert (mine.model, mine.rounds, mine.epochs) == (str(entrant), 0, 3)
+    told = evaluate(entrant, data=str(stripes)).top1_error_percent
+    assert mine.error_percent == pytest.approx(told) and mine.chosen_by_percent == pytest.approx(told)
+    assert [each.chosen_by_percent for each in ended.candidates] == sorted(
+        each.chosen_by_percent for each in ended.candidates
+    )
+    assert {leg.model for leg in ended.legs} == {"resnet20_cifar", "plain20_cifar"}  # it took no part in a round
+    assert any(note == f"As they came, with a training of their own: {entrant}." for note in ended.notes)
+    assert ended.page.read_text().count("mine") >= 4
+    assert (entrant / "model.safetensors").read_bytes() == before
+    again = race(str(stripes), output=tmp_path / "race", resume=True)
+    assert [each.model for each in again.candidates] == [each.model for each in ended.candidates]
+    with pytest.raises(UsageError, match=r"began with --runs .* got other"):
+        race(str(stripes), runs="other", output=tmp_path / "race", resume=True)
+
+
+def test_runs_that_would_not_be_judged_fairly_are_refused(stripes, entrant, run, tmp_path):
+    options = dict(budget="2epochs", output=tmp_path / "race", **OPTIONS)
+    with pytest.raises(UsageError, match="its split having seed 0: race with --seed 0"):
+        race(str(stripes), runs=str(entrant), seed=1, **options)
+    with pytest.raises(UsageError, match="names a run twice"):
+        race(str(stripes), runs=f"{entrant},{entrant}", **options)
+    other = tmp_path / "other"
+    loaded = load_run(entrant)
+    other.mkdir()
+    save_run(other, loaded.model, loaded.preprocessing, ["cat", "bee", "ant"], data=loaded.own["data"])
+    with pytest.raises(DataError, match=r"has other classes than .*, or in another order"):
+        race(str(stripes), runs=str(other), **options)
+    with pytest.raises(DataError, match="no run"):
+        race(str(stripes), runs=str(tmp_path / "nowhere"), **options)
+    assert not (tmp_path / "race").exists()

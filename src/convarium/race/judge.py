@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,13 +9,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from convarium.data.datasets import Dataset
-from convarium.evaluation.predictions import predictions
 from convarium.evaluation.statistics import error_interval_percent, paired_test
 from convarium.facts import all_facts
+from convarium.race.entrants import entered, wrong_images
 from convarium.race.plan import PAGE, Plan
 from convarium.race.result import Candidate, Race, advise, mark_front
-from convarium.race.rounds import Leg
-from convarium.runs import METRICS, Run, load_run
+from convarium.race.rounds import Leg, read_history
+from convarium.runs import Run, load_run
 
 if TYPE_CHECKING:
     from convarium.anatomy.describe import Description
@@ -26,17 +25,19 @@ NEAR_GUESSING = 0.8  # of the error of naming the commonest class always
 
 
 def judge(plan: Plan, dataset: Dataset, folder: Path, rounds: Sequence[Sequence[Leg]], fallen: Sequence[str]) -> Race:
-    """Judge every candidate by the weights of its last finished round."""
+    """Judge every candidate by the weights of its last finished round, and the runs that were entered."""
     from convarium.evaluation.latency import latency_ms
 
     legs = [leg for round_ in rounds for leg in round_]
     last = {leg.model: leg for leg in legs}  # the later rounds come later
+    last |= {path: entered(path, load_run(path), dataset, len(rounds)) for path in plan.runs}
     ranked = sorted(last.values(), key=lambda leg: (-leg.round, leg.error_percent, leg.loss))
     runs = {leg.model: load_run(leg.run) for leg in ranked}
     split = dataset.held_out
     wrong = {model: wrong_images(run, dataset, split) for model, run in runs.items()}
     timings = latency_ms({model: (run.model, run.preprocessing) for model, run in runs.items()})
     histories = {leg.model: _history([each.run for each in legs if each.model == leg.model]) for leg in ranked}
+    histories = {model: rows for model, rows in histories.items() if rows}
     candidates = mark_front(
         [_candidate(leg, legs, runs[leg.model], wrong[leg.model], timings[leg.model]) for leg in ranked]
     )
@@ -54,17 +55,16 @@ def judge(plan: Plan, dataset: Dataset, folder: Path, rounds: Sequence[Sequence[
         candidates=candidates,
         legs=legs,
         advice=advise(candidates, told_apart),
-        notes=[*plan.notes, *fallen, *cautions(dataset, split, len(rounds), candidates[0].error_percent)],
+        notes=[
+            *plan.notes,
+            *fallen,
+            *cautions(dataset, split, len(rounds), candidates[0].error_percent),
+            *([f"As they came, with a training of their own: {', '.join(plan.runs)}."] if plan.runs else []),
+        ],
         output=folder,
         page=folder / PAGE,
         histories=histories,
     )
-
-
-def wrong_images(run: Run, dataset: Dataset, split: str) -> np.ndarray:
-    """``(n,)``, true for each image of ``split`` that the run takes for another class."""
-    positions = dataset.splits[split]
-    return predictions(run, dataset, positions).argmax(axis=1) != dataset.labels[positions]
 
 
 def _candidate(leg: Leg, legs: Sequence[Leg], run: Run, wrong: np.ndarray, latency_ms: float) -> Candidate:
@@ -73,12 +73,13 @@ def _candidate(leg: Leg, legs: Sequence[Leg], run: Run, wrong: np.ndarray, laten
     settings = run.preprocessing
     described = describe(run.model, input_size=(settings.channels, settings.size, settings.size))
     low, high = error_interval_percent(wrong)
-    own = [each for each in legs if each.model == leg.model]
+    raced = [each for each in legs if each.model == leg.model]
+    own = raced or [leg]
     return Candidate(
         model=leg.model,
-        family=all_facts()[leg.model].paper.name,
+        family=all_facts()[run.model.name].paper.name,
         run=leg.run,
-        rounds=leg.round,
+        rounds=leg.round if raced else 0,
         epochs=sum(each.epochs for each in own),
         seconds=sum(each.seconds for each in own),
         chosen_by_percent=leg.error_percent,
@@ -98,7 +99,7 @@ def _memory_mib(described: Description) -> float:
 
 def _history(runs: Sequence[Path]) -> list[dict[str, Any]]:
     """The rows of several runs as of one, their epochs counted on."""
-    rows = [json.loads(line) for run in runs for line in (run / METRICS).read_text(encoding="utf-8").splitlines()]
+    rows = [row for run in runs for row in read_history(run)]
     return [row | {"epoch": epoch} for epoch, row in enumerate(rows, start=1)]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ class Plan:
         recipe: options of ``train``, the same for every candidate and round.
         pace: of each candidate, where the budget is a time.
         notes: what there is to say of how it was set up.
+        runs: finished ones that are judged beside the candidates.
     """
 
     data: str
@@ -37,6 +38,7 @@ class Plan:
     recipe: dict[str, Any]
     pace: dict[str, Pace]
     notes: list[str]
+    runs: list[str] = field(default_factory=list)
 
     @property
     def seed(self) -> int:
@@ -72,7 +74,7 @@ def check_same(plan: Plan, given: dict[str, Any], folder: Path) -> None:
     """Refuse to resume under options that differ from those the race began with.
 
     Args:
-        given: ``models`` as a list, ``budget``, and options of the recipe; ``None`` where not given.
+        given: ``models`` and ``runs`` as lists, ``budget``, and options of the recipe; ``None`` where not given.
 
     Raises:
         UsageError: names the option and both values.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from convarium.errors import Interrupted, UsageError
 from convarium.lineage.names import matching
 from convarium.race.budget import Budget, epochs_by_round, field_sizes, parse_budget, share_s
 from convarium.race.candidates import check_data, choose
+from convarium.race.entrants import check_entrants
 from convarium.race.pace import Pace, measure_pace
 from convarium.race.plan import PLAN, RESULT, Plan, check_folder, check_same, read_plan, write_plan
 from convarium.race.result import Race
@@ -28,6 +30,7 @@ def race(
     /,
     *,
     models: str | None = None,
+    runs: str | None = None,
     budget: str | None = None,
     output: Path | None = None,
     image_size: int | None = None,
@@ -49,6 +52,7 @@ def race(
     Args:
         data: "digits", "glyphs", or a folder, as train takes them.
         models: catalogue names or wildcards, separated by commas; a handful that suits the images when not given.
+        runs: finished run folders, separated by commas, that are judged beside them as they are.
         budget: training time of the whole race, such as 90s, 10m or 1h, or epochs of each network of the last round,
             such as 20epochs; 10m when not given.
         output: the race's folder; races/<data> when not given.
@@ -77,11 +81,13 @@ def race(
     data = str(data)
     folder = Path(output) if output else Path("races") / Path(data).name.replace(":", "-")
     asked = parse_budget(budget or BUDGET)
+    entrants = [path.strip() for path in runs.split(",")] if runs else []
     try:
         if resume:
             plan = read_plan(folder)
             names = None if models is None else matching(name.strip() for name in models.split(","))
-            check_same(plan, {**given, "models": names, "budget": budget and asked.text}, folder)
+            asked_again = {"models": names, "runs": entrants or None, "budget": budget and asked.text}
+            check_same(plan, {**given, **asked_again}, folder)
             dataset = open_dataset(data, plan.seed)
             if dataset.fingerprint != plan.data_hash:
                 raise UsageError(f"{data} is not what the race in {folder} began with: race anew with --overwrite")
@@ -91,7 +97,8 @@ def race(
             for note in dataset.notes:
                 stderr().print(note)
             check_data(dataset)
-            plan = make_plan(dataset, data, models, asked, given)
+            check_entrants(entrants, dataset, seed or 0)
+            plan = replace(make_plan(dataset, data, models, asked, given), runs=entrants)
             clear_output(folder, first=PLAN)
             write_plan(folder, plan)
         return _run(plan, dataset, folder)

@@ -23,8 +23,9 @@ class Candidate:
     """One network, as its last finished round left it.
 
     Attributes:
-        model, family, run: the network, its paper's short name, and the run folder of its last round.
-        rounds, epochs: how far it came, all rounds together.
+        model, family, run: the network, its paper's short name, and the run folder of its last round; of a run that was
+            entered its folder, and its network's paper.
+        rounds, epochs: how far it came, all rounds together; no round of a run that was entered.
         seconds: of training arithmetic.
         chosen_by_percent: top-1 error on the held-out images after its last round, which chose who goes on.
         error_percent, low_percent, high_percent: top-1 error on the images that judge, and its 95 % interval.
@@ -101,7 +102,7 @@ class Race:
         for each in self.candidates:
             rows.add_row(
                 each.model,
-                str(each.rounds),
+                str(each.rounds or "-"),
                 str(each.epochs),
                 f"{each.seconds:.1f} s",
                 f"{each.error_percent:.2f} %",

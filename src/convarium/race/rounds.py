@@ -13,6 +13,7 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from convarium.console import stderr
 from convarium.errors import Diverged
@@ -124,7 +125,12 @@ def _train(plan: Plan, folder: Path, round_: int, model: str, epochs: int) -> No
 
 def read_leg(round_: int, model: str, run: Path) -> Leg:
     """What a finished run says of itself."""
-    history = [json.loads(line) for line in (run / METRICS).read_text(encoding="utf-8").splitlines()]
+    history = read_history(run)
     last = history[-1]
     seconds = sum(row["seconds"] for row in history)
     return Leg(round_, model, run, len(history), seconds, last["val_top1_error_percent"], last["val_loss"])
+
+
+def read_history(run: Path) -> list[dict[str, Any]]:
+    """What a run logged of its epochs."""
+    return [json.loads(line) for line in (run / METRICS).read_text(encoding="utf-8").splitlines()]
