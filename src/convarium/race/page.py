@@ -24,6 +24,7 @@ def write_page(path: Path, race: Race) -> None:
         race=race,
         name=Path(race.data).name,
         rounds=rounds,
+        raced=[each for each in race.candidates if each.rounds],
         chart=to_svg(race_figure(race.candidates)),
         curves=to_svg(curves_figure(race.histories)),
         short=short,
