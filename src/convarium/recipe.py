@@ -39,11 +39,11 @@ class Recipe:
     ``weights`` are what it begins from ("": nothing), ``freeze`` the stages that stay as they are, ``stage_lr_decay`` a
     stage's learning rate over that of the next, ``in_chans`` input channels (0: the network's own); ``rotation`` in
     degrees, ``shift`` in parts of the side, ``scale`` as the largest magnification (and its inverse the smallest);
-    ``teacher`` are the runs it learns from ("": none), at a ``temperature`` and with a ``distill_weight`` in the loss;
-    ``clip_norm`` is the largest norm of the whole gradient (0: any); ``ema`` the decay of the weights' moving average
-    (0: none); ``warmup_epochs`` of rising learning rate; ``snapshots`` the epochs after which weights are
-    kept ("": none); ``int8`` rounds what is multiplied to eight bits; ``threads`` of one operation (0: yet to be
-    measured).
+    ``teacher`` are the runs it learns from ("": none), at a ``temperature``, with a ``distill_weight`` in the loss, and
+    with ``hints`` as the weight of their last maps; ``clip_norm`` is the largest norm of the whole gradient (0: any);
+    ``ema`` the decay of the weights' moving average (0: none); ``warmup_epochs`` of rising learning rate; ``snapshots``
+    the epochs after which weights are kept ("": none); ``int8`` rounds what is multiplied to eight bits; ``threads`` of
+    one operation (0: yet to be measured).
     """
 
     model: str
@@ -73,6 +73,7 @@ class Recipe:
     teacher: str = ""
     temperature: Annotated[float, Between(0.1, 1000)] = 4.0
     distill_weight: Annotated[float, Between(0, 1)] = 0.9
+    hints: Annotated[float, Between(0, 1e6)] = 0.0
     int8: bool = False
     seed: Annotated[int, Between(0, 2**32 - 1)] = 0
     threads: Annotated[int, Between(0, 1024)] = 0
@@ -85,7 +86,7 @@ LIMITS: dict[str, Between] = {
 }
 LATER = {  # what older recipes lack
     *("weights", "freeze", "stage_lr_decay", "in_chans", "snapshots"),
-    *("teacher", "temperature", "distill_weight", "int8"),
+    *("teacher", "temperature", "distill_weight", "hints", "int8"),
 }
 
 
@@ -134,7 +135,7 @@ def resolve(default: Recipe, given: dict[str, Any]) -> Recipe:
     recipe = replace(default, **{key: value for key, value in given.items() if value is not None})
     snapshot_epochs(recipe)
     teacher_paths(recipe)
-    for name in ("temperature", "distill_weight"):
+    for name in ("temperature", "distill_weight", "hints"):
         if given.get(name) is not None and not recipe.teacher:
             raise UsageError(f"--{name.replace('_', '-')} is of learning from a teacher: name one with --teacher RUN")
     return replace(recipe, warmup_epochs=min(recipe.warmup_epochs, recipe.epochs / 2))

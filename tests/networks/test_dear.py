@@ -20,6 +20,7 @@ from .conftest import SMALLEST
 
 IMAGES = 8
 MOST_STEPS = 300
+PARITY_IMAGES = 32
 
 
 def eight_images(network, side):
@@ -106,9 +107,9 @@ def test_learns_by_heart_and_is_exported(each_name, record_property, tmp_path):
 
     channels = network.input_size[0]
     preprocessing = Preprocessing(side, channels, network.mean, network.std, network.crop_pct, network.interpolation)
-    pixels = np.random.default_rng(0).integers(0, 256, (side, side, channels), dtype=np.uint8)
+    pixels = np.random.default_rng(0).integers(0, 256, (PARITY_IMAGES, side, side, channels), dtype=np.uint8)
     names = [str(i) for i in range(IMAGES)]
-    parity = export_onnx(network, preprocessing, names, tmp_path / "n.onnx", metadata={}, parity_images=[pixels])
+    parity = export_onnx(network, preprocessing, names, tmp_path / "n.onnx", metadata={}, parity_images=[*pixels])
     record_property("ONNX, difference", f"{parity.largest_difference:.0e}")
     record_property("seconds", round(time.perf_counter() - began))
 

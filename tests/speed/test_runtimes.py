@@ -10,7 +10,7 @@ import torch
 
 from convarium import describe, evaluate, export, load_run
 from convarium.cli import main
-from convarium.errors import DataError, UsageError
+from convarium.errors import ConvariumError, DataError, UsageError
 from convarium.evaluation.machine import INT8_PRODUCTS
 from convarium.runs import save_run
 from convarium.speed import variants
@@ -106,6 +106,12 @@ def test_an_exported_file_is_measured_as_it_is(run, tmp_path):
         benchmark([str(file)], runtimes="torch", **QUICK)
     with pytest.raises(UsageError, match=r"the image size of .* is fixed"):
         benchmark([str(file)], runtimes="all", image_size=32, **QUICK)
+
+
+@pytest.mark.long
+def test_a_batch_that_memory_does_not_hold_is_one_line():
+    with pytest.raises(ConvariumError, match="the memory does not hold a batch of 100000000 images: give a smaller"):
+        benchmark(["lenet5"], runtimes="torch", rounds=1, batch=10**8)
 
 
 def test_refusals(run, images, tmp_path):

@@ -12,6 +12,7 @@ from convarium.cli import main
 from convarium.compression.groups import find_groups
 from convarium.compression.importance import l1_norm
 from convarium.compression.prune import prune
+from convarium.data.datasets import open_dataset
 from convarium.data.images import as_channels
 from convarium.data.resize import Preprocess
 from convarium.errors import ConvariumError, DataError, UsageError
@@ -20,7 +21,7 @@ from convarium.runs import RECIPE as RECIPE_FILE
 from convarium.runs import save_run
 from convarium.tensors import load_tensors
 from convarium.training import distil, loop
-from convarium.training.distil import Teacher, Teachers, criterion
+from convarium.training.distil import Lesson, Teacher, Teachers, criterion
 
 RECIPE = default_recipe("resnet20_cifar", "digits", 1000, 32, natural=False, optimizer="sgd")
 OPTIONS = dict(model="lenet5_modern", image_size=32, epochs=2, batch_size=8, threads=1, flip=False)
@@ -94,9 +95,57 @@ def test_several_teachers_are_the_mean_of_their_probabilities(run, student):
     loaded = [load_run(run), load_run(student)]
     names, images = loaded[0].class_names, 255 * torch.rand(3, 3, 32, 32)
     each = [Teacher(one, names)(images).detach() for one in loaded]
-    soft = Teachers([Teacher(one, names) for one in loaded], temperature=4.0)(images)
+    soft = Teachers([Teacher(one, names) for one in loaded], temperature=4.0)(images).probabilities
     torch.testing.assert_close(soft, ((each[0] / 4).softmax(1) + (each[1] / 4).softmax(1)) / 2)
     assert not soft.requires_grad
+
+
+# -- hints ------------------------------------------------------------------------------------------------------------
+
+
+def test_likeness_and_its_loss_by_hand():
+    """Tung and Mori 2019, Eqs. 1 to 4, in numpy: maps of other widths and sizes are held to each other."""
+    draw = np.random.default_rng(0)
+    ours, theirs = draw.normal(size=(4, 5, 2, 2)), draw.normal(size=(4, 3, 3, 3))
+
+    def rows(maps):
+        flat = maps.reshape(4, -1)
+        products = flat @ flat.T
+        return products / np.linalg.norm(products, axis=1, keepdims=True)
+
+    lesson = Lesson(torch.empty(4, 2), distil.likeness(torch.tensor(theirs)))
+    np.testing.assert_allclose(lesson.likeness, rows(theirs), rtol=1e-9)
+    loss = distil.hint_loss(torch.tensor(ours), lesson).item()
+    assert loss == pytest.approx(((rows(ours) - rows(theirs)) ** 2).sum() / 4**2)
+    assert distil.hint_loss(torch.tensor(2 * theirs), lesson).item() == pytest.approx(
+        0, abs=1e-15
+    )  # whatever the scale
+
+
+def test_a_lesson_has_the_mean_likeness_of_the_last_maps(run, student):
+    loaded = [load_run(run), load_run(student)]
+    names, images = loaded[0].class_names, 255 * torch.rand(3, 3, 32, 32)
+    teachers = [Teacher(one, names) for one in loaded]
+    expected = torch.stack([distil.likeness(each.last_map(images)) for each in teachers]).mean(0)
+    found = Teachers(teachers, temperature=4.0)(images).likeness
+    torch.testing.assert_close(found, expected)
+    assert teachers[0].last_map(images).shape == (3, 64, 4, 4) and not found.requires_grad
+
+
+@pytest.mark.long
+def test_with_hints_a_student_finds_alike_what_its_teacher_does(images, run, student, tmp_path):
+    options = OPTIONS | {"epochs": 15}
+    train(str(images), output=tmp_path / "without", teacher=run, **options)
+    train(str(images), output=tmp_path / "with", teacher=run, hints=300.0, **options)
+    dataset, names = open_dataset(str(images)), load_run(run).class_names
+    chosen = [dataset.read(int(i), 3) for i in dataset.splits["train"]]
+    shown = torch.from_numpy(np.stack(chosen)).permute(0, 3, 1, 2).float()
+    lesson = Teachers([Teacher(load_run(run), names)], temperature=4.0)(shown)
+    apart = {
+        name: distil.hint_loss(Teacher(load_run(tmp_path / name), names).last_map(shown), lesson).item()
+        for name in ("without", "with")
+    }
+    assert apart["with"] < apart["without"]
 
 
 # -- training ---------------------------------------------------------------------------------------------------------

@@ -114,7 +114,7 @@ def measure(
     product = quickest_product(device, clock)
     rows = [(place, mode) for mode in (FORWARD, TRAINING) for place in range(len(subjects))]
     works: dict[tuple[int, str], Work] = {(-1, LIMIT): product.work}
-    with counting("measuring", (rounds + 1) * (len(rows) + 1)) as tick, _explained(batch):
+    with counting("measuring", (rounds + 1) * (len(rows) + 1)) as tick, memory_explained(batch):
         for place, subject in enumerate(subjects):
             works |= {(place, mode): work for mode, work in _works(subject, batch, device).items()}
         times = in_turns(works, rounds=rounds, seconds=seconds, shortest_s=SHORTEST_S, clock=clock, tick=tick)
@@ -198,7 +198,7 @@ def _works(subject: Subject, batch: int, device: torch.device) -> dict[str, Work
 
 
 @contextmanager
-def _explained(batch: int) -> Iterator[None]:
+def memory_explained(batch: int) -> Iterator[None]:
     """What torch says of too large and too small a batch, in words that tell what to do."""
     try:
         yield

@@ -18,6 +18,7 @@ from convarium.deploy.runtimes import cores
 from convarium.evaluation.latency import in_turns, on_threads, one_by_one
 from convarium.evaluation.machine import INT8_PRODUCTS, Machine, Product, quickest_product, this_machine
 from convarium.runs import WEIGHTS
+from convarium.speed.modes import digits, memory_explained
 from convarium.speed.variants import FLOAT32, INT8, Variant, choose_runtimes, find_variants
 
 if TYPE_CHECKING:
@@ -110,7 +111,8 @@ def measure_on_runtimes(
                 name, chosen, int8=int8, image_size=image_size, dataset=dataset, folder=Path(folder) / str(number)
             )
         ]
-        return _measure(variants, batch, rounds, seconds, dataset)
+        with memory_explained(batch):
+            return _measure(variants, batch, rounds, seconds, dataset)
 
 
 # -- measuring ------------------------------------------------------------------------------------------------------
@@ -224,7 +226,6 @@ def _table(result: RuntimeBenchmark) -> RenderableType:
     from rich.console import Group
 
     from convarium.console import short, table
-    from convarium.speed.modes import digits
 
     machine = result.machine
     threads = "1 thread" if result.threads == 1 else f"{result.threads} threads"

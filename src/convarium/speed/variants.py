@@ -92,7 +92,7 @@ def find_variants(
     """
     folder.mkdir()
     if Path(name).is_file():
-        yield from _of_file(name, runtimes, image_size)
+        yield from _of_file(name, runtimes, image_size, dataset)
         return
     run = _as_run(name, image_size, folder)
     class_names = None if name in CATALOGUE else run.class_names
@@ -155,7 +155,7 @@ def _of_run(
                 yield made(runtime, INT8, file, logits=_open(runtime, file).logits)
 
 
-def _of_file(name: str, runtimes: Sequence[str], image_size: int | None) -> Iterator[Variant]:
+def _of_file(name: str, runtimes: Sequence[str], image_size: int | None, dataset: Dataset | None) -> Iterator[Variant]:
     path = Path(name)
     if image_size:
         raise UsageError(f"the image size of {name} is fixed: leave --image-size out, or give its run folder")
@@ -164,6 +164,8 @@ def _of_file(name: str, runtimes: Sequence[str], image_size: int | None) -> Iter
         raise UsageError(f"{name} opens in {', '.join(runtimes_for(path))}: add that to --runtimes")
     for runtime in able:
         opened = _open(runtime, path)
+        if dataset:
+            check_classes(dataset, opened.class_names)
         settings = opened.preprocessing
         yield Variant(
             name, runtime, FILE, path, None, opened.logits, settings.size, settings.channels, opened.class_names

@@ -28,9 +28,13 @@ class WithAuxiliary(nn.Module):
             self.weight = network.auxiliary.weight
 
     def forward(self, x: Tensor) -> list[Tensor]:
+        return self.map_and_logits(x)[1]
+
+    def map_and_logits(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """The network's last map too, before its head."""
         last, maps = self.network.forward_intermediates(x, list(self.heads))
         inner = [head(map_) for head, map_ in zip(self.heads.values(), maps, strict=True)]
-        return [self.network.forward_head(last), *inner]
+        return last, [self.network.forward_head(last), *inner]
 
     def loss(self, logits: list[Tensor], criterion: Callable[[Tensor], Tensor]) -> Tensor:
         """The main loss, and ``weight`` times each of the others."""

@@ -4,7 +4,7 @@ J. Dean, "Distilling the Knowledge in a Neural Network", NIPS 2014 workshop, arX
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -37,13 +37,19 @@ class Teacher(nn.Module):
         self.register_buffer("order", torch.tensor([run.class_names.index(name) for name in class_names]))
 
     def forward(self, images: Tensor) -> Tensor:
+        return self.judge(self.last_map(images))
+
+    def last_map(self, images: Tensor) -> Tensor:
+        """``(N, C, h, w)`` before the head."""
         settings = self.preprocess.preprocessing
         images = _with_channels(images, settings.channels)
         if (side := images.shape[-1]) != settings.size:
             weights = resize_weights(side, settings.size, 0, settings.size, settings.interpolation, images.device)
             images = (weights @ images @ weights.T).clamp(0, 255)
-        logits = self.network(self.preprocess.normalise(images))
-        return logits.index_select(1, self.get_buffer("order"))
+        return self.network.forward_features(self.preprocess.normalise(images))
+
+    def judge(self, last_map: Tensor) -> Tensor:
+        return self.network.forward_head(last_map).index_select(1, self.get_buffer("order"))
 
 
 def _with_channels(images: Tensor, channels: int) -> Tensor:
@@ -54,22 +60,47 @@ def _with_channels(images: Tensor, channels: int) -> Tensor:
     return (images * images.new_tensor(LUMA).view(-1, 1, 1)).sum(1, keepdim=True)
 
 
+class Lesson(NamedTuple):
+    """What teachers say of ``N`` images: ``probabilities`` ``(N, classes)`` at the temperature, and how alike they find
+    them, ``likeness`` ``(N, N)``; the means of all teachers."""
+
+    probabilities: Tensor
+    likeness: Tensor
+
+
 class Teachers(nn.ModuleList):
-    """One teacher or several: ``(N, C, side, side)`` of 0..255 to the mean of their probabilities ``(N, classes)`` at a
-    temperature, by which their logits are divided."""
+    """One teacher or several: ``(N, C, side, side)`` of 0..255 to a :class:`Lesson`, their logits divided by a
+    temperature."""
 
     def __init__(self, teachers: Sequence[Teacher], temperature: float) -> None:
         super().__init__(teachers)
         self.temperature = temperature
 
     @torch.no_grad()
-    def forward(self, images: Tensor) -> Tensor:
-        return torch.stack([(teacher(images) / self.temperature).softmax(1) for teacher in self]).mean(0)
+    def forward(self, images: Tensor) -> Lesson:
+        teachers: list[Teacher] = [*self]
+        maps = [teacher.last_map(images) for teacher in teachers]
+        logits = [teacher.judge(own) for teacher, own in zip(teachers, maps, strict=True)]
+        probabilities = torch.stack([(own / self.temperature).softmax(1) for own in logits]).mean(0)
+        return Lesson(probabilities, torch.stack([likeness(own) for own in maps]).mean(0))
 
     @property
     def digest(self) -> str:
         """A short hash of all weights."""
         return digest(self.state_dict())[:16]
+
+
+def likeness(maps: Tensor) -> Tensor:
+    """``(N, N)``: products of the maps ``(N, C, h, w)`` of every two images, each row brought to length 1. Networks of
+    other widths and depths can be held to it (F. Tung, G. Mori, "Similarity-Preserving Knowledge Distillation", ICCV
+    2019, Eqs. 1 and 3)."""
+    flat = maps.flatten(1)
+    return F.normalize(flat @ flat.T, dim=1)
+
+
+def hint_loss(maps: Tensor, lesson: Lesson) -> Tensor:
+    """The mean squared difference of likenesses (the same paper, Eq. 4)."""
+    return (likeness(maps) - lesson.likeness).square().mean()
 
 
 def load_teachers(recipe: Recipe, dataset: Dataset) -> Teachers | None:
@@ -108,7 +139,7 @@ def _check_classes(run: Run, dataset: Dataset) -> None:
 
 def criterion(labels: Tensor, soft: Tensor | None, recipe: Recipe) -> Callable[[Tensor], Tensor]:
     """The loss of logits ``(N, classes)`` against ``labels`` ``(N,)``: cross entropy; with ``soft`` targets, the
-    probabilities of :class:`Teachers`, ``(1 - w)`` times that and ``w T^2`` times the divergence from the student's.
+    probabilities of a :class:`Lesson`, ``(1 - w)`` times that and ``w T^2`` times the divergence from the student's.
 
     Gradients of the divergence shrink with the temperature's square, which the factor takes back.
     """

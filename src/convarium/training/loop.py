@@ -27,7 +27,7 @@ from convarium.runs import CHECKPOINTS, METRICS
 from convarium.snapshots import save_snapshot
 from convarium.training.auxiliary import WithAuxiliary
 from convarium.training.checkpoint import load_checkpoint, save_checkpoint
-from convarium.training.distil import Teachers, criterion
+from convarium.training.distil import Lesson, Teachers, criterion, hint_loss
 from convarium.training.eight_bits import EightBits
 from convarium.training.interrupt import stop_on_signals
 from convarium.training.optimizer import learning_rate, make_average, make_optimizer
@@ -164,8 +164,8 @@ def fit(
                 torch.manual_seed(recipe.seed + 2**32 * (progress.epoch * steps + progress.step))
                 moved = augment(images.float(), draws[places], how, recipe.image_size)
                 labels = train.labels[places].to(device)
-                soft = teachers(moved.to(device)) if teachers else None
-                loss, logits, gradient = _step(model, optimizer, normalise(moved), labels, recipe, moment, soft)
+                lesson = teachers(moved.to(device)) if teachers else None
+                loss, logits, gradient = _step(model, optimizer, normalise(moved), labels, recipe, moment, lesson)
                 _check_finite(loss.item(), "loss", progress.epoch, recipe)
                 _check_finite(gradient.item(), "gradient", progress.epoch, recipe)
                 if average:
@@ -197,14 +197,16 @@ def _step(
     labels: Tensor,
     recipe: Recipe,
     moment: float,
-    soft: Tensor | None = None,
+    lesson: Lesson | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Loss, logits and the gradient's norm; the step is taken only when the norm is finite."""
     for group in optimizer.param_groups:
         group["lr"] = group["rate"] * learning_rate(recipe, moment)
     with EightBits() if recipe.int8 else nullcontext():
-        logits = model(images)
-    loss = model.loss(logits, criterion(labels, soft, recipe))
+        last_map, logits = model.map_and_logits(images)
+    loss = model.loss(logits, criterion(labels, lesson.probabilities if lesson else None, recipe))
+    if lesson and recipe.hints:
+        loss = loss + recipe.hints * hint_loss(last_map, lesson)
     optimizer.zero_grad()
     loss.backward()
     norm = nn.utils.clip_grad_norm_(model.parameters(), recipe.clip_norm or math.inf)

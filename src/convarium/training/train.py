@@ -90,6 +90,7 @@ def train(
     teacher: str | None = None,
     temperature: float | None = None,
     distill_weight: float | None = None,
+    hints: float | None = None,
     int8: bool | None = None,
     seed: int | None = None,
     threads: int | None = None,
@@ -135,6 +136,8 @@ def train(
         temperature: what the logits of teacher and student are divided by: the higher, the more of the teacher's
             smaller probabilities is learnt.
         distill_weight: part of the teacher in the loss; the labels have the rest.
+        hints: learn from the teachers' last maps too: how alike they are for every two images of a batch; the weight of
+            that in the loss, such as 100.
         int8: round what is multiplied to eight bits, for weights that int8 costs too much (from --weights RUN).
         seed: of everything random.
         threads: of one operation; measured when not given.
