@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Collection, Mapping
+import os
+from collections.abc import Callable, Collection, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +18,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 WEIGHTS = "model.safetensors"
+PART, MOST_PIECES, THREADS = 2**24, 512, 4  # bytes and pieces that are read at once, by so many threads
+Part = tuple[int, list[memoryview]]  # where in the file, and what is filled from there on
 
 
 def load_weights(
@@ -103,22 +107,41 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         with safe_open(path, "pt") as opened, open(path, "rb") as file:
             # Opened are the file's own pages, which may be replaced in use and count as memory once they are read. The
             # tensors stand one behind the other after the header, as safe_open has made sure.
-            file.seek(8 + int.from_bytes(file.read(8), "little"))
-            keys = opened.offset_keys()
-            return {key: _next_tensor(file, opened.get_tensor(key)) for key in keys}, opened.metadata() or {}
+            begin = 8 + int.from_bytes(file.read(8), "little")
+            tensors = {key: _room_for(opened.get_tensor(key)) for key in opened.offset_keys()}
+            _fill(tensors.values(), file, begin)
+            return tensors, opened.metadata() or {}
     except SafetensorError as error:
         raise DataError(f"{path} is not a whole safetensors file ({error}): write or download it again") from None
 
 
-def _next_tensor(file: BufferedReader, like: Tensor) -> Tensor:
-    """The next bytes of a file as a tensor of its own, of the shape and type of another."""
+def _room_for(like: Tensor) -> Tensor:
     import torch
 
-    tensor = torch.empty(like.shape, dtype=like.dtype)
-    room = memoryview(tensor.view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
-    if tensor.nbytes and file.readinto(room) != tensor.nbytes:
-        raise DataError(f"{file.name} was cut while it was read: read it again")
-    return tensor
+    return torch.empty(like.shape, dtype=like.dtype)
+
+
+def _fill(tensors: Iterable[Tensor], file: BufferedReader, begin: int) -> None:
+    """Read tensors that stand one behind the other from ``begin`` on, by several threads: one alone does not fill
+    memory as quickly as it can be filled."""
+    import torch
+
+    parts: list[Part] = [(begin, [])]
+    for tensor in tensors:
+        room = memoryview(tensor.view(-1).view(torch.uint8).numpy())  # type: ignore[arg-type]
+        for at in range(0, len(room), PART):
+            if sum(map(len, parts[-1][1])) >= PART or len(parts[-1][1]) == MOST_PIECES:
+                parts.append((begin + at, []))
+            parts[-1][1].append(room[at : at + PART])
+        begin += len(room)
+
+    def read(part: Part) -> bool:
+        at, pieces = part
+        return os.preadv(file.fileno(), pieces, at) == sum(map(len, pieces))
+
+    with ThreadPoolExecutor(THREADS) as pool:
+        if not all(pool.map(read, parts)):
+            raise DataError(f"{file.name} was cut while it was read: read it again")
 
 
 def digest(tensors: dict[str, Tensor], text: str = "") -> str:
