@@ -42,6 +42,7 @@ def test_at_full_rank_nothing_changes(model, path, rank):
 
 @pytest.mark.parametrize("shape", ["model", "wide"])
 @pytest.mark.parametrize("rank", [1, 20, 83])
+@pytest.mark.long
 def test_the_error_is_the_singular_values_left_out(shape, rank, request, monkeypatch):
     monkeypatch.setattr("convarium.compression.low_rank.write_plan", lambda model: None)  # the wide one is in no list
     model = request.getfixturevalue(shape)

@@ -144,6 +144,7 @@ class Clockwork:
         ({("onnxruntime", 2): 4, ("openvino", 2): 8, ("onnxruntime", 1): 1}, ("onnxruntime", 1)),
     ],
 )
+@pytest.mark.long
 def test_the_quickest_is_chosen(monkeypatch, milliseconds, chosen):
     clockwork = Clockwork(monkeypatch, milliseconds, cores=2)
     predictor = Predictor("some.onnx")

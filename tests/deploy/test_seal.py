@@ -27,6 +27,7 @@ def sealed(request, tmp_path):
     return tmp_path / source.name
 
 
+@pytest.mark.long
 def test_any_flipped_bit_is_found(sealed):
     check_seal(sealed)
     files = [sealed] if sealed.suffix == ".onnx" else [sealed, sealed.with_suffix(".bin")]
@@ -43,6 +44,7 @@ def test_any_flipped_bit_is_found(sealed):
     check_seal(sealed)
 
 
+@pytest.mark.long
 def test_the_predictor_refuses_it(sealed):
     flip(sealed if sealed.suffix == ".onnx" else sealed.with_suffix(".bin"), 5000)
     with pytest.raises(DataError, match="was altered since it was written: export it again, or restore it"):

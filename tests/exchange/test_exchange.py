@@ -151,6 +151,7 @@ def test_every_card_has_a_layout_and_a_network_that_it_fits():
 
 
 @pytest.mark.parametrize("library", LIBRARIES)
+@pytest.mark.long
 def test_layouts_name_networks_that_exist_and_no_key_twice(library):
     for layout in layouts(library):
         fitting = [name for name in CATALOGUE if layout.fits(name)]

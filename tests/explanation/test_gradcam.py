@@ -77,6 +77,7 @@ def test_the_verb_draws_a_picture(run, images, tmp_path):
         assert picture.format == "PNG" and min(picture.size) > 200
 
 
+@pytest.mark.long
 def test_images_of_one_name_get_a_picture_each(run, images, tmp_path):
     paths = [images / "ant" / "000.png", images / "bee" / "000.png", images / "bee" / "000.png"]
     pictures = [row.picture for row in explain(run, paths, output=tmp_path).rows]

@@ -98,6 +98,7 @@ def in_double(network):
     return copy.deepcopy(network).double()
 
 
+@pytest.mark.long
 def test_it_is_captums(network, images):
     captum = pytest.importorskip("captum.attr")
     model, x, target = in_double(network), images.double(), torch.tensor([3, 7])

@@ -185,6 +185,7 @@ def test_fig_7_by_hand():
 
 
 @pytest.mark.parametrize(("name", "stage"), [("inception_v2", "reduction1"), ("inception_v3", "Mixed_6a")])
+@pytest.mark.long
 def test_a_reduction_keeps_the_maximum_beside_the_convolutions(name, stage):
     """Fig. 10: the last 288 of 768 maps are the input's, pooled; the first 384 a 3x3 of stride 2."""
     torch.manual_seed(0)

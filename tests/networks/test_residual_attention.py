@@ -174,6 +174,7 @@ def test_a_mask_of_zeros_leaves_the_trunk_alone_in_residual_learning_and_nothing
     assert torch.equal(module(x), module.post(torch.zeros_like(x)))
 
 
+@pytest.mark.long
 def test_every_kind_of_mask_is_counted_and_one_that_sees_the_whole_image_is_a_gate():
     kinds = (mixed_attention, channel_attention, spatial_attention)
     described = [describe(create_on_meta("attention92_cifar", normalise=kind)) for kind in kinds]

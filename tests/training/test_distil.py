@@ -215,6 +215,7 @@ def test_a_student_whose_teacher_has_all_the_weight_learns_what_it_says(images, 
 
 
 @pytest.mark.parametrize("step", [3, 4])
+@pytest.mark.long
 def test_a_run_with_teachers_goes_on_to_the_same_bits(images, run, student, tmp_path, step, monkeypatch, interrupt_at):
     options = dict(teacher=f"{run}, {student}", temperature=2.0, distill_weight=0.7, ema=0.9, **OPTIONS)
     train(str(images), output=tmp_path / "whole", **options)

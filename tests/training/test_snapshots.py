@@ -27,6 +27,7 @@ def whole(images, tmp_path_factory):
     return output
 
 
+@pytest.mark.long
 def test_they_are_what_was_asked_for_and_change_no_bit(images, whole, tmp_path):
     train(str(images), output=tmp_path / "run", **OPTIONS)
     assert (whole / "model.safetensors").read_bytes() == (tmp_path / "run" / "model.safetensors").read_bytes()

@@ -70,7 +70,7 @@ def test_the_same_seed_gives_the_same_bits_and_another_does_not(images, whole, t
     assert not same(whole, tmp_path / "other")
 
 
-@pytest.mark.parametrize("step", [1, 3, 4, 7])
+@pytest.mark.parametrize("step", [pytest.param(step, marks=[pytest.mark.long] * (step != 4)) for step in (1, 3, 4, 7)])
 def test_a_run_stopped_at_any_step_goes_on_to_the_same_bits(images, whole, tmp_path, step, monkeypatch, interrupt_at):
     interrupt_at(step)
     output = tmp_path / "run"

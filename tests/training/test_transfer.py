@@ -55,6 +55,7 @@ def others(draw_folder, tmp_path_factory) -> Path:
         ("features", {"conv1", "stage1", "stage2", "stage3"}, 0.9),
     ],
 )
+@pytest.mark.long
 def test_frozen_stages_keep_every_byte_and_the_others_change(run, others, tmp_path, freeze, frozen, ema):
     """Weights and batch norm's statistics, over epochs with a validation in between, with weight decay."""
     train(str(others), weights=run, output=tmp_path / "run", freeze=freeze, ema=ema, weight_decay=0.01, **SMALL)
@@ -344,6 +345,7 @@ def test_a_run_on_the_hub_brings_its_network_and_preprocessing(run, others, tmp_
 
 
 @pytest.mark.parametrize("names", [["ant", "bee", "cat"], ["dog", "elk", "fox"], None])
+@pytest.mark.long
 def test_a_repository_of_another_library_brings_its_preprocessing(run, images, tmp_path, monkeypatch, names, capsys):
     """It does not name the network; where it names other classes, as many, the classifier is a fresh one."""
     theirs = shutil.copytree(run, tmp_path / "theirs")
@@ -383,6 +385,7 @@ def tuned(run, others, tmp_path_factory) -> Path:
     return output
 
 
+@pytest.mark.long
 def test_the_same_seed_gives_the_same_bytes(run, others, tuned, tmp_path):
     train(str(others), output=tmp_path / "again", **options(run))
     train(str(others), output=tmp_path / "other", **{**options(run), "stage_lr_decay": 0.25})

@@ -232,6 +232,7 @@ OLD_FORMAT = ("alexnet", "vgg16", "nin_imagenet")
 
 
 @pytest.mark.parametrize("name", [*NETWORKS, *(pytest.param(name, marks=pytest.mark.long) for name in HEAVY)])
+@pytest.mark.long
 def test_a_file_loads_into_the_same_function(name, caffe, tmp_path):
     forward, size = (NETWORKS | HEAVY)[name]
     torch.manual_seed(0)
