@@ -1,6 +1,7 @@
 """What a search decides, on made-up points: the front, what is chosen, what is said of it."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,13 @@ def test_cautions_of_few_images():
     first, second = cautions(TRIED, chosen, "val", 0.5)
     assert "no test split" in first
     assert chosen.difference.interval_percent[1] > 0.5 and "1,000 images cannot rule out" in second
+
+
+def test_a_caution_of_a_busy_machine():
+    calm, busy = point("calm", "float", 0, ms=1), replace(point("busy", "int8", 0, ms=1), p99_ms=40.0)
+    assert cautions([calm], None, "test", 0.5) == []
+    (said,) = cautions([calm, busy], None, "test", 0.5)
+    assert "of busy int8 one call in a hundred took 40 times the median" in said and "--resume" in said
 
 
 def test_int8_is_tried_on_the_smallest_few_within_the_budget():

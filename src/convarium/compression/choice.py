@@ -20,6 +20,7 @@ LEAST = {
     "latency": "the lowest latency", "macs": "the fewest multiply-adds", "params": "the fewest parameters",
     "size": "the smallest file",
 }  # fmt: skip
+BUSY = 10  # times the median, that one call in a hundred takes where a machine does other work
 RUNTIMES = {"openvino": "OpenVINO", "onnxruntime": "onnxruntime"}
 
 
@@ -107,5 +108,11 @@ def cautions(points: Sequence[Point], chosen: Point | None, split: str, max_drop
         notes.append(
             f"The interval of what it costs reaches {chosen.difference.interval_percent[1]:+.2f} points: "
             f"{chosen.difference.images:,} images cannot rule out more than the budget."
+        )
+    restless = max(points, key=lambda each: each.p99_ms / each.p50_ms)
+    if (times := restless.p99_ms / restless.p50_ms) > BUSY:
+        notes.append(
+            f"Other work kept this machine busy while it was measured: of {restless.label} one call in a hundred took "
+            f"{times:.0f} times the median. Times and their ratios say little; measure again with --resume."
         )
     return notes
