@@ -6,6 +6,8 @@ import torch
 
 from convarium import create_model, load_run
 from convarium.compression.cutting import FROM_IMAGES, cost_of, prune_run, reachable_steps, take_out
+from convarium.compression.search import _cut
+from convarium.compression.search_plan import SearchPlan
 from convarium.data.datasets import open_dataset
 from convarium.data.preprocess import Preprocessing
 from convarium.errors import UsageError
@@ -93,3 +95,18 @@ def test_what_is_asked_of_gates_is_refused_where_there_are_none(make_run):
     gated = make_run("se_resnet20_cifar", 16)
     assert reachable_steps(gated, [0.5, 0.25], "macs", "uniform", "gates", "", 0.0) == 2
     assert reachable_steps(gated, [0.5, 0.25], "macs", "uniform", "l1", "all", 0.0) == 2
+
+
+def test_what_goes_first_goes_from_every_cut_of_the_dense_run_and_from_no_other(make_run, tmp_path):
+    """A step half-way back to the dense run is cut from it as the first was."""
+    run = make_run("se_resnet20_cifar", 16)
+    plan = SearchPlan(
+        run=str(run.path), run_hash="", data="", data_hash="", max_drop=0.5, target="macs", steps=[0.6],
+        importance="l1", scheme="uniform", runtime="openvino", samples=1, batch=1, epochs=1, recipe={},
+        without_gates="stage3",
+    )  # fmt: skip
+    for number, source in ((1, run.path), (2, run.path)):
+        _cut(plan, None, source, tmp_path / f"cut-{number}", number, 0.6)
+        assert not any("stage3" in path for path in gates_of(load_run(tmp_path / f"cut-{number}").model))
+    _cut(plan, None, tmp_path / "cut-1", tmp_path / "cut-3", 3, 0.4)  # nothing is left there to take out
+    assert cost_of(load_run(tmp_path / "cut-3"), "macs") <= 0.4 * cost_of(run, "macs")

@@ -97,11 +97,11 @@ def _cut(plan: SearchPlan, dataset: Dataset, source: Path, output: Path, number:
     if (output / CONFIG).is_file():  # the last that is written of a run
         return
     dense, run = load_run(plan.run), load_run(source)
-    if number == 1:
+    if source == dense.path:
         take_out(run, plan.without_gates, plan.low_rank)
     prune_run(run, plan.goal, part * cost_of(dense, plan.goal), plan.scheme, plan.importance, dataset)
     left = cost_of(run, plan.goal)
-    stderr().print(f"\nstep {number}: {short(left)} {plan.goal} at most, {part:.3g} of the dense network's")
+    stderr().print(f"\nstep {number}: {short(left)} {plan.goal}, at most {part:.3g} of the dense network's")
     make_folder(output)
     save_run(
         output, run.model, run.preprocessing, run.class_names, data=dense.own["data"], threads=dense.own["threads"]
