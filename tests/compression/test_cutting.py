@@ -31,6 +31,14 @@ def make_run(tmp_path):
     return make
 
 
+def plan_of(run, steps, **options):
+    usual = dict(
+        run=str(run.path), run_hash="", data="", data_hash="", max_drop=0.5, target="macs", importance="l1",
+        scheme="uniform", runtime="openvino", samples=1, batch=1, epochs=1, recipe={},
+    )  # fmt: skip
+    return SearchPlan(steps=steps, **usual | options)
+
+
 def saved_again(run, path):
     path.mkdir()
     save_run(path, run.model, run.preprocessing, run.class_names, data=run.own["data"])
@@ -89,22 +97,18 @@ def test_what_gates_let_through_is_measured_on_training_images(make_run, images)
 def test_what_is_asked_of_gates_is_refused_where_there_are_none(make_run):
     run = make_run("resnet20_cifar", 16)
     with pytest.raises(UsageError, match="has no gates to go by: choose another importance, such as l1"):
-        reachable_steps(run, [0.5], "macs", "uniform", "gates", "", 0.0)
+        reachable_steps(run, plan_of(run, [0.5], importance="gates"))
     with pytest.raises(UsageError, match="has no gates in"):
-        reachable_steps(run, [0.5], "macs", "uniform", "l1", "all", 0.0)
+        reachable_steps(run, plan_of(run, [0.5], without_gates="all"))
     gated = make_run("se_resnet20_cifar", 16)
-    assert reachable_steps(gated, [0.5, 0.25], "macs", "uniform", "gates", "", 0.0) == 2
-    assert reachable_steps(gated, [0.5, 0.25], "macs", "uniform", "l1", "all", 0.0) == 2
+    assert reachable_steps(gated, plan_of(gated, [0.5, 0.25], importance="gates")) == 2
+    assert reachable_steps(gated, plan_of(gated, [0.5, 0.25], without_gates="all")) == 2
 
 
 def test_what_goes_first_goes_from_every_cut_of_the_dense_run_and_from_no_other(make_run, tmp_path):
     """A step half-way back to the dense run is cut from it as the first was."""
     run = make_run("se_resnet20_cifar", 16)
-    plan = SearchPlan(
-        run=str(run.path), run_hash="", data="", data_hash="", max_drop=0.5, target="macs", steps=[0.6],
-        importance="l1", scheme="uniform", runtime="openvino", samples=1, batch=1, epochs=1, recipe={},
-        without_gates="stage3",
-    )  # fmt: skip
+    plan = plan_of(run, [0.6], without_gates="stage3")
     for number, source in ((1, run.path), (2, run.path)):
         _cut(plan, None, source, tmp_path / f"cut-{number}", number, 0.6)
         assert not any("stage3" in path for path in gates_of(load_run(tmp_path / f"cut-{number}").model))

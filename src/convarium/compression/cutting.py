@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
+from convarium.compression.search_plan import SearchPlan
 from convarium.errors import UsageError
 from convarium.explanation.gates import gate_statistics, gates_of
 from convarium.runs import Run
@@ -22,26 +23,25 @@ if TYPE_CHECKING:
 FEW_BATCHES, BATCH = 16, 32
 
 
-def reachable_steps(
-    run: Run, steps: Sequence[float], goal: str, scheme: str, importance: str, without_gates: str, low_rank: float
-) -> int:
-    """How many of ``steps``, parts of what the run costs, can be made one after the other: tried on a copy, untrained.
+def reachable_steps(run: Run, plan: SearchPlan) -> int:
+    """How many of a plan's steps can be made one after the other: tried on a copy, untrained.
 
     Raises:
         UsageError: not even the first, or an importance, gates or dense layers that this network does not have.
     """
-    smaller, whole = replace(run, model=copy.deepcopy(run.model)), cost_of(run, goal)
-    take_out(smaller, without_gates, low_rank)
-    if importance == "gates" and not gates_of(smaller.model):
+    smaller, whole = replace(run, model=copy.deepcopy(run.model)), cost_of(run, plan.goal)
+    take_out(smaller, plan.without_gates, plan.low_rank)
+    if plan.importance == "gates" and not gates_of(smaller.model):
         raise UsageError(f"{run.path} has no gates to go by: choose another importance, such as l1")
-    for done, part in enumerate(steps):
+    importance = "l1" if plan.importance in FROM_IMAGES else plan.importance
+    for done, part in enumerate(plan.steps):
         try:
-            prune_run(smaller, goal, part * whole, scheme, "l1" if importance in FROM_IMAGES else importance)
+            prune_run(smaller, plan.goal, part * whole, plan.scheme, importance)
         except UsageError as error:
             if not done:
-                raise UsageError(f"{part:g} of the network's {goal} cannot be reached: {error}") from None
+                raise UsageError(f"{part:g} of the network's {plan.goal} cannot be reached: {error}") from None
             return done
-    return len(steps)
+    return len(plan.steps)
 
 
 def cost_of(run: Run, goal: str) -> int:

@@ -50,7 +50,7 @@ def make_plan(run: Run, dataset: Dataset, data: str, given: dict[str, Any]) -> S
         without_gates=given["without_gates"] or "",
         low_rank=given["low_rank"] or 0.0,
     )
-    count = reachable_steps(run, plan.steps, plan.goal, plan.scheme, plan.importance, plan.without_gates, plan.low_rank)
+    count = reachable_steps(run, plan)
     if given["steps"] and count < len(plan.steps):
         raise UsageError(
             f"--steps {plan.steps[count]:g} is below what {run.path} can have: {plan.steps[count - 1]:g} of its "
