@@ -252,7 +252,7 @@ def _table(mode: str, rows: list[Measured]) -> RenderableType:
             _range(row.latency_ms),
             short(row.images_per_second) if row.images_per_second >= 1e4 else digits(row.images_per_second),
             digits(row.gmacs_per_second),
-            f"{row.percent_of_limit:.2g} %" if row.percent_of_limit < 10 else f"{row.percent_of_limit:.0f} %",
+            percent_of(row.percent_of_limit),
             f"{row.ratio.median:.2f}",
             f"{row.ratio.p10:.2f}-{row.ratio.p90:.2f}",
         )
@@ -262,6 +262,11 @@ def _table(mode: str, rows: list[Measured]) -> RenderableType:
 def digits(value: float) -> str:
     """Three digits, never as a power of ten: ``0.0123``, ``1.23``, ``1234``."""
     return f"{value:.0f}" if abs(value) >= 100 else f"{value:.3g}"
+
+
+def percent_of(value: float) -> str:
+    """Two digits: ``0.41 %``, ``8.3 %``, ``62 %``."""
+    return f"{value:.2g} %" if value < 10 else f"{value:.0f} %"
 
 
 def _range(values: Spread) -> str:

@@ -18,7 +18,7 @@ from convarium.deploy.runtimes import cores
 from convarium.evaluation.latency import in_turns, on_threads, one_by_one
 from convarium.evaluation.machine import INT8_PRODUCTS, Machine, Product, quickest_product, this_machine
 from convarium.runs import WEIGHTS
-from convarium.speed.modes import digits, memory_explained
+from convarium.speed.modes import digits, memory_explained, percent_of
 from convarium.speed.variants import FLOAT32, INT8, Variant, choose_runtimes, find_variants
 
 if TYPE_CHECKING:
@@ -243,7 +243,7 @@ def _table(result: RuntimeBenchmark) -> RenderableType:
             *(row.network, row.runtime, row.form, digits(row.p50_ms), digits(row.p99_ms)),
             short(row.images_per_second) if row.images_per_second >= 1e4 else digits(row.images_per_second),
             f"{row.ratio:.2f}",
-            "-" if row.percent_of_limit is None else f"{row.percent_of_limit:.0f} %",
+            "-" if row.percent_of_limit is None else percent_of(row.percent_of_limit),
             digits(row.mib),
             "-" if row.memory_mib is None else f"{row.memory_mib:.0f}",
         ]
